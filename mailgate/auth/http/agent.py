@@ -149,7 +149,7 @@ class KeepAliveAgent:
         exchange = Exchange(method, uri, headers)
         answer = exchange.answer
         assert answer is not None
-        connection = self._idle() if self._keeps and not self._waiting else None
+        connection = None if self._waiting else self._idle()
         if connection is not None:
             connection.ask(exchange)
         else:
@@ -158,24 +158,21 @@ class KeepAliveAgent:
 
     def _idle(self) -> HTTPConnection | None:
         """Return an idle connection on which no byte has arrived, as far as that can be seen."""
-        kept = self._kept
         now = self._clock.seconds()
-        noisy: list[HTTPConnection] | None = None
-        found = None
-        while (connection := kept.take(now)) is not None:
+        noisy: list[HTTPConnection] = []
+        while (connection := self._kept.take(now)) is not None:
             first = connection.peek()
             if first is None:
-                found = connection
                 break
             if first and self.tls is None:
                 connection.abort()
                 self.distrust()
                 return None
             # The connection ends, or TLS data such as a ticket arrived. It will be read, and the silence begins again.
-            noisy = [*(noisy or ()), connection]
-        for connection in noisy or ():
-            kept.keep(connection, now)
-        return found
+            noisy.append(connection)
+        for each in noisy:
+            self._kept.keep(each, now)
+        return connection
 
     def connect(self, exchange: Exchange) -> None:
         """
@@ -234,7 +231,7 @@ class KeepAliveAgent:
 
     def _serveWaiting(self) -> None:
         while self._waiting:
-            connection = self._idle() if self._keeps else None
+            connection = self._idle()
             if connection is not None:
                 connection.ask(self._waiting.popleft())
             elif self._isFull:
@@ -264,10 +261,10 @@ class KeepAliveAgent:
                 connection.leave()
             return
         self._kept.keep(connection, self._clock.seconds())
-        if self._waiting:
-            self._serveWaiting()
         if self._sweeping is None:
             self._sweeping = self._clock.callLater(IDLE_TIMEOUT, self._sweep)
+        if self._waiting:
+            self._serveWaiting()
 
     def distrust(self) -> None:
         """

@@ -124,10 +124,13 @@ class Service:
         self._deadlines.remove(asking)
         self.queue.leave(asking.client)
         headers: Headers = response.headers
-        values = valuesOf(headers)
-        if not isinstance(headers, FieldHeaders):
+        values: Values
+        if isinstance(headers, FieldHeaders):
+            values = headers.values
+        else:
             # Other agents keep the connection until the body has been read; ours reads it itself.
             response.deliverBody(_IGNORANT)
+            values = valuesOf(headers)
         if not hasStatus(values):
             self._lacksStatus(response.code)
         return values
@@ -187,11 +190,6 @@ class Asking:
     @ivar failures: for each failed service whether its outage was known before, and the log fields.
     """
 
-    __slots__ = (
-        *("asked", "cancel", "client", "due", "failures", "isExpired", "isLate", "isStorable", "patience", "plain"),
-        *("reason", "request", "service", "services", "since"),
-    )
-
     asked: PreparedHeaders
     plain: PreparedHeaders
     service: Service
@@ -200,6 +198,11 @@ class Asking:
     due: float
     cancel: Callable[[], object]
     since: float
+    isExpired = False
+    isLate = False
+    isStorable = True
+    reason = ""
+    failures: list[tuple[bool, dict[str, Any]]] | None = None
 
     def __init__(self, request: LoginRequest, client: str) -> None:
         """
@@ -208,8 +211,3 @@ class Asking:
         """
         self.request = request
         self.client = client
-        self.isStorable = True
-        self.isExpired = False
-        self.isLate = False
-        self.reason = ""
-        self.failures: list[tuple[bool, dict[str, Any]]] | None = None

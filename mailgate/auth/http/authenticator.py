@@ -253,7 +253,7 @@ class HTTPAuthenticator:
                 log(SERVICE_FAILED, **failure)
 
     def _answered(self, response: IResponse, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
-        service, request = asking.service, asking.request
+        service, request, dialect = asking.service, asking.request, self._dialect
         try:
             values = service.read(response, asking)
         except (Unanswered, ExchangeFailed):
@@ -263,8 +263,8 @@ class HTTPAuthenticator:
             service.shared.answersAgain()
         if asking.failures is not None:
             self._logFailures(asking, isServed=True)
-        answer: Route | Denial | Wait | None = verdict(request, values, self._dialect)
-        if self._dialect.acceptsMissing and not hasStatus(values):
+        answer: Route | Denial | Wait | None = verdict(request, values, dialect)
+        if dialect.acceptsMissing and not hasStatus(values):
             reading = "an acceptance" if answer is None else "a refusal"
             self._noted(
                 self._journal.warn,
@@ -276,16 +276,10 @@ class HTTPAuthenticator:
         if request.step is not None:
             logAnswer(request, str(service), values, answer, self._clock.seconds() - asking.since)
         watch = self._watch
-        if isinstance(answer, Wait):
-            if watch is not None:
-                self._count(watch, service, asking, "wait")
-            asking.isStorable = False
-            again: Deferred[None] = deferLater(self._clock, answer.seconds)
-            return again.addCallback(lambda _: self._ask(asking))
         if answer is None:
             try:
                 doubt = partial(self._doubt, service, asking)
-                answer = route(request, values, self._default, self._dialect, self._may, doubt)
+                answer = route(request, values, self._default, dialect, self._may, doubt)
             except Unusable as reason:
                 text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
@@ -293,9 +287,14 @@ class HTTPAuthenticator:
                 if watch is not None:
                     self._count(watch, service, asking, "failed")
                 return Denial(Trouble.TEMPORARY)
+        elif isinstance(answer, Wait):
+            if watch is not None:
+                self._count(watch, service, asking, "wait")
+            asking.isStorable = False
+            again: Deferred[None] = deferLater(self._clock, answer.seconds)
+            return again.addCallback(lambda _: self._ask(asking))
         if watch is not None:
-            outcome = "accepted" if isinstance(answer, Route) else "denied"
-            watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
+            self._count(watch, service, asking, "accepted" if isinstance(answer, Route) else "denied")
         return answer
 
     def _count(self, watch: IWatch, service: Service, asking: Asking, outcome: str) -> None:

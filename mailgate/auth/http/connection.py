@@ -259,19 +259,21 @@ class HTTPConnection(Protocol):
     """
 
     transport: Any
+    idleSince = 0.0
+    isAborted = False
+    _exchange: Exchange | None = None
+    _parser: ResponseParser | None = None
+    _patience: IDelayedCall | None = None
+    _peephole: Peephole | None = None
+    _phase = "waiting for the response"
+    _proven = False
+    _isReading = False
+    _isDeaf = False
+    """Whether it does not matter what else arrives."""
 
     def __init__(self, keeper: Keeper, clock: IReactorTime) -> None:
-        self.idleSince = 0.0
         self._keeper = keeper
         self._clock = clock
-        self._exchange: Exchange | None = None
-        self._parser: ResponseParser | None = None
-        self._patience: IDelayedCall | None = None
-        self._proven = False
-        self.isAborted = False
-        self._peephole: Peephole | None = None
-        self._isReading = False
-        self._phase = "waiting for the response"
 
     def connectionMade(self) -> None:
         """
@@ -330,15 +332,13 @@ class HTTPConnection(Protocol):
 
         @param data: bytes from the server.
         """
-        if self.isAborted:
+        if self._isDeaf:
             return
         parser = self._parser
         if parser is None:
             # The server sent data without a request: the next response could not be attributed.
             self.abort()
             self._keeper.distrust()
-            return
-        if parser.stage is Stage.LAST:
             return
         try:
             parser.feed(data)
@@ -369,6 +369,7 @@ class HTTPConnection(Protocol):
             self._proven = True
             self._keeper.release(self)
         elif parser.stage is Stage.LAST:
+            self._isDeaf = True
             self.leave()
         elif self._patience is None:
             self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
@@ -429,7 +430,7 @@ class HTTPConnection(Protocol):
         if self.isAborted:
             return
         self._exchange = None
-        self.isAborted = True
+        self.isAborted = self._isDeaf = True
         self._stopWaiting()
         self.transport.abortConnection()
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve, frozen
@@ -365,7 +366,13 @@ def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -
 
 def _address(values: Values) -> tuple[bytes, bytes] | None:
     """Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port."""
-    address, port = lastOf(values, b"auth-server") or b"", lastOf(values, b"auth-port") or b""
+    return _place(values.get(b"auth-server"), values.get(b"auth-port"))
+
+
+@lru_cache(64)
+def _place(servers: tuple[bytes, ...] | None, ports: tuple[bytes, ...] | None) -> tuple[bytes, bytes] | None:
+    """Do the same for the values of the headers. The results are cached: a site has few backends and many logins."""
+    address, port = (given[-1] if given else b"" for given in (servers, ports))
     if not address and not port:
         return None
     if not address or not (port or address.startswith(b"unix:")):

@@ -59,17 +59,19 @@ class FieldHeaders(Headers):
         return _encoded(name).lower() in self.values
 
     def getRawHeaders(self, name: AnyStr, default: Any = None) -> Any:
-        found = self.values.get(_encoded(name).lower())
-        if not found:
-            return default
-        return [value.decode("utf8") for value in found] if isinstance(name, str) else list(found)
+        if isinstance(name, str):
+            found = self.getRawHeaders(_encoded(name))
+            return default if found is None else [value.decode("utf8") for value in found]
+        values = self.values.get(name.lower())
+        return list(values) if values else default
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        key = _encoded(name).lower()
-        self.values[key] = (*self.values.get(key, ()), _encoded(value, "utf8"))
+        self.setRawHeaders(name, (*self.values.get(_encoded(name).lower(), ()), value))
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        self.values[_encoded(name).lower()] = tuple([_encoded(value, "utf8") for value in values])
+        self.values[_encoded(name).lower()] = tuple(
+            [value if type(value) is bytes else _encoded(value, "utf8") for value in values]
+        )
 
     def removeHeader(self, name: AnyStr) -> None:
         self.values.pop(_encoded(name).lower(), None)

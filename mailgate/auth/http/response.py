@@ -156,7 +156,8 @@ class ResponseParser:
     _lineStart = 0
     _passedOver = 0
     _bodySize = 0
-    _body: _CountedBody | _ChunkedBody
+    _length: int | None = 0
+    _body: _CountedBody | _ChunkedBody | None = None
     _buffer: bytes | bytearray = b""
 
     @property
@@ -203,7 +204,10 @@ class ResponseParser:
                 return b""
             head = _headOf(bytes(unread[: match.start() + 1]))
             if head.code >= 200:
-                self._frame(head)
+                given = head.values.get
+                self.stage, self._length = _framing(
+                    head.minor, head.code, given(b"content-length"), given(b"transfer-encoding"), given(b"connection")
+                )
                 self.head = head
                 return bytes(unread[end:])
             unread = unread[end:]
@@ -221,16 +225,9 @@ class ResponseParser:
         if feed >= 0 or end - self._lineStart > MAX_LINE:
             raise ProtocolError(f"a line of the response head is longer than {MAX_LINE} bytes")
 
-    def _frame(self, head: ResponseHead) -> None:
-        """Determine where the body ends."""
-        given = head.values.get
-        self.stage, length = _framing(
-            head.minor, head.code, given(b"content-length"), given(b"transfer-encoding"), given(b"connection")
-        )
-        if self.stage is Stage.BODY:
-            self._body = _ChunkedBody() if length is None else _CountedBody(length)
-
     def _feedBody(self, data: bytes) -> None:
+        if self._body is None:
+            self._body = _ChunkedBody() if self._length is None else _CountedBody(self._length)
         self._bodySize += len(data)
         if self._bodySize > MAX_BODY:
             self.stage = Stage.LAST
