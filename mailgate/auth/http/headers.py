@@ -10,7 +10,7 @@ long for this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, AnyStr, TypeAlias
 
 from twisted.web.http_headers import Headers
@@ -69,9 +69,7 @@ class FieldHeaders(Headers):
         self.setRawHeaders(name, (*self.values.get(_encoded(name).lower(), ()), value))
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        self.values[_encoded(name).lower()] = tuple(
-            [value if type(value) is bytes else _encoded(value, "utf8") for value in values]
-        )
+        self.values[_encoded(name).lower()] = tuple(map(_encoded, values, repeat("utf8")))
 
     def removeHeader(self, name: AnyStr) -> None:
         self.values.pop(_encoded(name).lower(), None)
