@@ -20,11 +20,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
 from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
-from mailgate.auth.http.deadlines import Deadlines
 from mailgate.auth.http.exchange import hasStatus
 from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService
+from mailgate.lean.clock import deadlinesOf
 from mailgate.login import LoginRequest
 
 __all__ = ["FAILURES", "OF_THE_QUESTION", "REST", "Asking", "Service", "Unanswered"]
@@ -78,7 +78,7 @@ class Service:
         self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
-        self._deadlines = Deadlines(clock, timeout)
+        self._deadlines = deadlinesOf(clock, timeout)
 
     def __str__(self) -> str:
         return str(self.shared.url)
@@ -105,7 +105,8 @@ class Service:
             self.queue.leave(asking.client)
             raise
         asking.cancel = answered.cancel
-        self._deadlines.add(asking)
+        asking.isExpired = False
+        self._deadlines.put(asking, self._deadlines.seconds() + asking.patience)
         return answered
 
     def read(self, response: IResponse, asking: Asking) -> Values:
@@ -121,7 +122,7 @@ class Service:
         @raise ExchangeFailed: the service failed.
         @raise Unanswered: the service rejected this one request.
         """
-        self._deadlines.remove(asking)
+        self._deadlines.drop(asking)
         self.queue.leave(asking.client)
         headers: Headers = response.headers
         values: Values
@@ -157,7 +158,7 @@ class Service:
         if failure.check(*FAILURES) or (isLate and hadItsChance):
             # Set this before the place goes to the next login, which then skips this service.
             self.restsUntil = self._clock.seconds() + REST
-        self._deadlines.remove(asking)
+        self._deadlines.drop(asking)
         self.queue.leave(asking.client)
         if not isLate:
             return failure
@@ -180,9 +181,9 @@ class Asking:
     @ivar service: the current service.
     @ivar services: the services that have not received the request yet.
     @ivar patience: the seconds left for an answer.
-    @ivar due: the time by which the current request must be answered.
     @ivar cancel: cancels the current request; called without arguments.
-    @ivar isExpired: whether C{due} has passed for the current request.
+    @ivar isExpired: whether the deadline of the current request has passed.
+    @ivar tick: its place among the deadlines, see L{mailgate.lean.clock.Entry}.
     @ivar since: the time at which the current request was sent, if that is counted or logged.
     @ivar isLate: whether the current request has timed out.
     @ivar isStorable: whether no service has answered C{WAIT}.
@@ -195,9 +196,9 @@ class Asking:
     service: Service
     services: Iterator[Service]
     patience: float
-    due: float
     cancel: Callable[[], object]
     since: float
+    tick = 0
     isExpired = False
     isLate = False
     isStorable = True
@@ -211,3 +212,8 @@ class Asking:
         """
         self.request = request
         self.client = client
+
+    def expired(self) -> None:
+        """The deadline of the current request has passed."""
+        self.isExpired = True
+        self.cancel()

@@ -187,6 +187,13 @@ class PreparedHeadersTests(SynchronousTestCase):
         self.assertFalse(prepared.hasHeader(b"accept-encoding"))
         self.assertEqual({each.block for each in (prepared, copy, second)}, {b"Auth-User: joe\r\nClient-IP: ::1\r\n"})
 
+    def test_fixed(self):
+        """What was prepared cannot be changed or removed."""
+        prepared = PreparedHeaders.of(FIELDS)
+        self.assertRaises(TypeError, prepared.setRawHeaders, b"Auth-User", [b"ann"])
+        self.assertRaises(TypeError, prepared.removeHeader, b"Auth-User")
+        self.assertEqual(prepared.getRawHeaders(b"Auth-User"), [b"joe"])
+
     def test_noInjection(self):
         """A field that would become two fields, or end the head, is rejected."""
         for name, value in ((b"A", b"x\r\nB: y"), (b"A", b"x\n"), (b"A", b"\r"), (b"A", b"\0"), (b"A\r\nB", b"x")):

@@ -37,6 +37,13 @@ class HeadTests(SynchronousTestCase):
         values = {b"auth-status": (b"OK",), b"x": (b"1", b"2")}
         self.assertEqual(head, ResponseHead(1, 404, b"Not Found", values))
 
+    def test_manyOfOne(self):
+        """A name may occur as often as fits into a head, in any case; its values keep their order."""
+        lines = [b"%b: %d" % (name, number) for number, name in enumerate((b"X", b"x", b"y", b"X") * 1000)]
+        values = parse(withHeaders(*lines)).head.values
+        self.assertEqual(list(values), [b"x", b"y"])
+        self.assertEqual(values[b"x"], tuple(b"%d" % number for number in range(4000) if number % 4 != 2))
+
     def test_cutAnywhere(self):
         """A response can be split anywhere, and its head is complete with its last byte."""
         for whole in (COUNTED, CHUNKED):
