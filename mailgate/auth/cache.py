@@ -220,13 +220,15 @@ class CachedAuthenticator:
         watch = self._watch
         isKnown = watch is not None and (name in self._acceptances or name in self._refusals)
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
-        question = self._questions.get(name)
-        if request.step is not None:
-            request.step(CACHE, result="hit" if stored else "an identical login waits" if question else "miss")
         if watch is not None:
             watch.cached("hit" if stored is not None else "stale" if isKnown else "miss")
         if stored is not None:
+            if request.step is not None:
+                request.step(CACHE, result="hit")
             return succeed(stored.reveal(request, key, now))
+        question = self._questions.get(name)
+        if request.step is not None:
+            request.step(CACHE, result="an identical login waits" if question else "miss")
         return self._ask(request, name, key) if question is None else question.join()
 
     @property

@@ -141,13 +141,12 @@ class FairQueue:
             known.turn = next(self._turns)
         else:
             del self._clients[client]
-        if self._serving or not self._waiting:
-            # A request that started below ended at once. Recursion would need a stack frame for each one.
-            return
-        self._serving = True
-        while self._free and self._waiting:
-            self._serveNext()
-        self._serving = False
+        # If a request that started here ends at once, the loop goes on. Recursion would need a stack frame for each.
+        if self._waiting and not self._serving:
+            self._serving = True
+            while self._free and self._waiting:
+                self._serveNext()
+            self._serving = False
 
     def _serveNext(self) -> None:
         _, _, following = min((known.running, known.turn, known) for known in self._clients.values() if known.waiting)

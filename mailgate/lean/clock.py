@@ -258,7 +258,8 @@ def deadlinesOf(clock: IReactorTime, shortest: float) -> Deadlines:
     """
     Return where deadlines wait.
 
-    @param clock: the clock of the gateway.
+    @param clock: the clock of the gateway, or its reactor.
     @param shortest: the seconds of the shortest deadline. Below L{FINEST} a L{CoarseClock} is not exact enough.
     """
-    return clock if isinstance(clock, CoarseClock) and shortest >= FINEST else ExactClock(clock)
+    coarse = getattr(clock, "clock", clock)
+    return coarse if isinstance(coarse, CoarseClock) and shortest >= FINEST else ExactClock(clock)

@@ -18,6 +18,7 @@ from twisted.web.http_headers import Headers
 
 from mailgate import __version__
 from mailgate.auth.http.exchange import route
+from mailgate.auth.http.headers import valuesOf
 from mailgate.auth.http.presets import PRESETS
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.config import load, parse
@@ -292,7 +293,7 @@ class AuthHTTPTests(SynchronousTestCase):
                 if line.strip():
                     headers.addRawHeader(*line.strip().split(": "))
             self.assertTrue(headers.hasHeader(name), name)
-            route(request, headers, None, doubt=lambda concern, value: ignored.append(concern))
+            route(request, valuesOf(headers), None, doubt=lambda concern, value: ignored.append(concern))
         self.assertEqual(ignored, [])
 
 

@@ -29,7 +29,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-from mailgate.auth.http.connection import Exchange, HTTPConnection, Request
+from mailgate.auth.http.connection import Exchange, HTTPConnection
 from mailgate.auth.http.headers import PreparedHeaders
 from mailgate.auth.http.keptconnections import KeptConnections
 
@@ -39,6 +39,12 @@ COOLING = 0.02
 """
 Seconds that a connection must be silent after a response before it is used again. A server that sends surplus bytes
 sends them in its next call or next packet: within a round trip, or after a delayed acknowledgement.
+"""
+
+SHORT_WAIT = 0.005
+"""
+Seconds that a request waits at most for a connection to end its silence if there are as many connections as may be.
+If none does, one of them is closed and another opened in its place, which is more work for both sides than the request.
 """
 
 MAX_IDLE = 64
@@ -113,6 +119,7 @@ class KeepAliveAgent:
         self._attempts = 0
         self._waiting: deque[Exchange] = deque()
         self._sweeping: IDelayedCall | None = None
+        self._rousing: IDelayedCall | None = None
         self.start = self._startOf(1 if self._keeps else 0)
 
     def _startOf(self, minor: int) -> bytes:
@@ -138,11 +145,11 @@ class KeepAliveAgent:
             return fail(ValueError("this agent sends only GET requests without a body"))
         if not isinstance(headers, PreparedHeaders):
             given = headers.getAllRawHeaders() if headers is not None else ()
-            headers = PreparedHeaders([(name, value) for name, values in given for value in values])
-        exchange = Exchange(headers.block + b"\r\n", Request(method, uri, headers))
+            headers = PreparedHeaders.of([(name, value) for name, values in given for value in values])
+        exchange = Exchange(method, uri, headers)
         answer = exchange.answer
         assert answer is not None
-        connection = self._idle() if self._keeps else None
+        connection = None if self._waiting else self._idle()
         if connection is not None:
             connection.ask(exchange)
         else:
@@ -151,37 +158,38 @@ class KeepAliveAgent:
 
     def _idle(self) -> HTTPConnection | None:
         """Return an idle connection on which no byte has arrived, as far as that can be seen."""
-        kept = self._kept
         now = self._clock.seconds()
-        noisy: list[HTTPConnection] | None = None
-        found = None
-        while (connection := kept.take(now)) is not None:
+        noisy: list[HTTPConnection] = []
+        while (connection := self._kept.take(now)) is not None:
             first = connection.peek()
             if first is None:
-                found = connection
                 break
             if first and self.tls is None:
                 connection.abort()
                 self.distrust()
                 return None
             # The connection ends, or TLS data such as a ticket arrived. It will be read, and the silence begins again.
-            noisy = [*(noisy or ()), connection]
-        for connection in noisy or ():
-            kept.keep(connection, now)
-        return found
+            noisy.append(connection)
+        for each in noisy:
+            self._kept.keep(each, now)
+        return connection
 
     def connect(self, exchange: Exchange) -> None:
         """
-        Send a request over a new connection, as soon as the number of connections allows it.
+        Send a request over a new connection. If there are as many connections as may be, send it over the first one
+        that is usable or can be opened; the requests that have waited longer come first.
 
         @param exchange: the request.
         """
         exchange.phase = "connecting"
-        if self._isFull:
+        if self._waiting or self._isFull:
             self._waiting.append(exchange)
             exchange.abandon = partial(self._waiting.remove, exchange)
-            self._makeRoom()
-            return
+            self._serveWaiting()
+        else:
+            self._openFor(exchange)
+
+    def _openFor(self, exchange: Exchange) -> None:
         self._attempts += 1
         connecting = cast("Deferred[HTTPConnection]", self._endpoint.connect(self._connections))
         exchange.abandon = connecting.cancel
@@ -203,18 +211,34 @@ class KeepAliveAgent:
 
     def _makeRoom(self) -> None:
         """
-        Close, for each request that waits for a connection, one that no request uses: an idle one, or one whose body or
-        end is still to come.
+        Wait until the silence of enough idle connections is over. If that takes too long, close a connection that no
+        request uses: an idle one, or one whose body or end is still to come.
         """
+        now = self._clock.seconds()
+        if self._kept.readyAt(len(self._waiting)) <= now + SHORT_WAIT:
+            if self._rousing is None:
+                self._rousing = self._clock.callLater(max(0.0, self._kept.readyAt(1) - now), self._rouse)
+            return
         if sum(each.isAborted for each in self._open) >= len(self._waiting):
             return
         connection = self._kept.evict() or next((each for each in self._open if each.isSpare), None)
         if connection is not None:
             connection.abort()
 
+    def _rouse(self) -> None:
+        self._rousing = None
+        self._serveWaiting()
+
     def _serveWaiting(self) -> None:
-        while self._waiting and not self._isFull:
-            self.connect(self._waiting.popleft())
+        while self._waiting:
+            connection = self._idle()
+            if connection is not None:
+                connection.ask(self._waiting.popleft())
+            elif self._isFull:
+                self._makeRoom()
+                return
+            else:
+                self._openFor(self._waiting.popleft())
 
     def opened(self, connection: HTTPConnection) -> None:
         """
@@ -230,15 +254,17 @@ class KeepAliveAgent:
 
         @param connection: the connection.
         """
-        if self._waiting:
-            connection.abort()
-            return
-        if not self._keeps or len(self._kept) >= (self._most or MAX_IDLE):
-            connection.leave()
+        if not self._keeps or (not self._most and len(self._kept) >= MAX_IDLE):
+            if self._waiting:
+                connection.abort()
+            else:
+                connection.leave()
             return
         self._kept.keep(connection, self._clock.seconds())
         if self._sweeping is None:
             self._sweeping = self._clock.callLater(IDLE_TIMEOUT, self._sweep)
+        if self._waiting:
+            self._serveWaiting()
 
     def distrust(self) -> None:
         """
@@ -266,9 +292,10 @@ class KeepAliveAgent:
     def close(self) -> None:
         """Close the idle connections, and keep none from now on."""
         self._keeps = False
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = None
+        for timer in (self._sweeping, self._rousing):
+            if timer is not None:
+                timer.cancel()
+        self._sweeping = self._rousing = None
         for connection in self._kept.clear():
             connection.abort()
 

@@ -5,14 +5,14 @@ One request to one service of C{auth_http}: its place in the queue, its deadline
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hyperlink import URL
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
@@ -21,9 +21,10 @@ from twisted.web.iweb import IResponse
 
 from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.exchange import hasStatus
-from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
+from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService
+from mailgate.lean.clock import deadlinesOf
 from mailgate.login import LoginRequest
 
 __all__ = ["FAILURES", "OF_THE_QUESTION", "REST", "Asking", "Service", "Unanswered"]
@@ -77,23 +78,21 @@ class Service:
         self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
+        self._deadlines = deadlinesOf(clock, timeout)
 
     def __str__(self) -> str:
         return str(self.shared.url)
 
-    def ask(self, asking: Asking) -> Deferred[Headers]:
+    def ask(self, asking: Asking) -> Deferred[IResponse]:
         """
-        Send a request that has a place in the queue, and give the place back when the request ends.
-
-        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
-        not 5xx.
+        Send a request that has a place in the queue. When it ends, call L{read} with the response, or L{explain} with
+        the failure: they give the place back.
 
         @param asking: the login that is being judged.
-        @return: a Deferred of the response's headers. It fails with L{ExchangeFailed} or another of L{FAILURES} if the
-            service failed, or with L{Unanswered}.
+        @return: a Deferred of the response.
         """
         try:
-            answered = self._client.request(
+            answered: Deferred[Any] = self._client.request(
                 "GET",
                 self._normalURL,
                 headers=asking.asked,
@@ -105,22 +104,37 @@ class Service:
         except BaseException:
             self.queue.leave(asking.client)
             raise
-        deadline = self._clock.callLater(asking.patience, answered.cancel)
-        passed = (deadline, asking)
-        headers: Deferred[Headers] = answered.addCallbacks(self._answered, self._failed, passed, {}, passed)
-        return headers
+        asking.cancel = answered.cancel
+        asking.isExpired = False
+        self._deadlines.put(asking, self._deadlines.seconds() + asking.patience)
+        return answered
 
-    def _answered(self, response: IResponse, deadline: IDelayedCall, asking: Asking) -> Headers:
+    def read(self, response: IResponse, asking: Asking) -> Values:
+        """
+        End a request that was answered.
+
+        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
+        not 5xx.
+
+        @param response: the response.
+        @param asking: the login that is being judged.
+        @return: the values of the response's headers.
+        @raise ExchangeFailed: the service failed.
+        @raise Unanswered: the service rejected this one request.
+        """
+        self._deadlines.drop(asking)
         self.queue.leave(asking.client)
-        if deadline.active():
-            deadline.cancel()
         headers: Headers = response.headers
-        if not isinstance(headers, FieldHeaders):
+        values: Values
+        if isinstance(headers, FieldHeaders):
+            values = headers.values
+        else:
             # Other agents keep the connection until the body has been read; ours reads it itself.
             response.deliverBody(_IGNORANT)
-        if not hasStatus(headers):
+            values = valuesOf(headers)
+        if not hasStatus(values):
             self._lacksStatus(response.code)
-        return headers
+        return values
 
     def _lacksStatus(self, code: int) -> None:
         missing = f"{code} without Auth-Status"
@@ -129,24 +143,31 @@ class Service:
         if not self._acceptsMissing or code >= 500:
             raise ExchangeFailed("reading the response", missing)
 
-    def _failed(self, failure: Failure, deadline: IDelayedCall, asking: Asking) -> Failure:
-        isLate = not deadline.active() and failure.check(CancelledError) is not None
+    def explain(self, failure: Failure, asking: Asking) -> Failure:
+        """
+        End a request that failed.
+
+        @param failure: what treq and the agent say.
+        @param asking: the login that is being judged.
+        @return: the failure of the login: L{ExchangeFailed} or another of L{FAILURES} if the service failed,
+            L{Unanswered} if it had no chance.
+        """
+        isLate = asking.isExpired and failure.check(CancelledError) is not None
         # During a flood every login waits a little in the queue, which is no fault of the service.
         hadItsChance = asking.patience >= self.timeout / 2
         if failure.check(*FAILURES) or (isLate and hadItsChance):
             # Set this before the place goes to the next login, which then skips this service.
             self.restsUntil = self._clock.seconds() + REST
+        self._deadlines.drop(asking)
         self.queue.leave(asking.client)
-        if deadline.active():
-            deadline.cancel()
         if not isLate:
             return failure
         asking.isLate = True
         if not hadItsChance:
             self.shared.isBusy()
-            raise Unanswered(f"timed out after a long wait for a free connection to {self}")
+            return Failure(Unanswered(f"timed out after a long wait for a free connection to {self}"))
         phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "processing the request"
-        raise ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
+        return Failure(ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds"))
 
 
 class Asking:
@@ -157,8 +178,12 @@ class Asking:
     @ivar plain: the headers of the request, without C{traceparent}.
     @ivar asked: the headers of the request to the current service.
     @ivar client: the name of its client in the queue.
+    @ivar service: the current service.
     @ivar services: the services that have not received the request yet.
     @ivar patience: the seconds left for an answer.
+    @ivar cancel: cancels the current request; called without arguments.
+    @ivar isExpired: whether the deadline of the current request has passed.
+    @ivar tick: its place among the deadlines, see L{mailgate.lean.clock.Entry}.
     @ivar since: the time at which the current request was sent, if that is counted or logged.
     @ivar isLate: whether the current request has timed out.
     @ivar isStorable: whether no service has answered C{WAIT}.
@@ -166,16 +191,19 @@ class Asking:
     @ivar failures: for each failed service whether its outage was known before, and the log fields.
     """
 
-    __slots__ = (
-        *("asked", "client", "failures", "isLate", "isStorable", "patience", "plain", "reason", "request", "services"),
-        "since",
-    )
-
     asked: PreparedHeaders
     plain: PreparedHeaders
+    service: Service
     services: Iterator[Service]
     patience: float
+    cancel: Callable[[], object]
     since: float
+    tick = 0
+    isExpired = False
+    isLate = False
+    isStorable = True
+    reason = ""
+    failures: list[tuple[bool, dict[str, Any]]] | None = None
 
     def __init__(self, request: LoginRequest, client: str) -> None:
         """
@@ -184,7 +212,8 @@ class Asking:
         """
         self.request = request
         self.client = client
-        self.isStorable = True
-        self.isLate = False
-        self.reason = ""
-        self.failures: list[tuple[bool, dict[str, Any]]] | None = None
+
+    def expired(self) -> None:
+        """The deadline of the current request has passed."""
+        self.isExpired = True
+        self.cancel()

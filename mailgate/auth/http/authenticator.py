@@ -19,12 +19,13 @@ from twisted.internet.defer import Deferred, TimeoutError, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
-from twisted.web.http_headers import Headers
+from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
 from mailgate.auth.fairqueue import PAUSE, Overloaded
 from mailgate.auth.http.asking import FAILURES, REST, Asking, Service, Unanswered
+from mailgate.auth.http.connection import ExchangeFailed
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
 from mailgate.auth.http.narration import inLog, logAnswer, logQuestion, traced
@@ -158,26 +159,27 @@ class HTTPAuthenticator:
             self._logFailures(asking, isServed=False)
             wait = PAUSE if asking.reason else 0.0
             return succeed(Denial(Trouble.TEMPORARY, wait=wait, reason=asking.reason))
+        asking.service = service
         place = service.queue.take(asking.client, asking.patience)
         if place is None:
-            return self._put(service, asking)
-        passed = (service, asking)
+            return self._put(asking)
         since = self._clock.seconds()
-        return place.addCallbacks(self._placeGiven, self._placeMissed, (*passed, since), {}, passed)
+        return place.addCallbacks(self._placeGiven, self._placeMissed, (asking, since), {}, (asking,))
 
-    def _put(self, service: Service, asking: Asking) -> Deferred[Route | Denial]:
-        passed, request = (service, asking), asking.request
+    def _put(self, asking: Asking) -> Deferred[Route | Denial]:
+        request = asking.request
         if self._isTraced and request.trace:
             # Each question is a span of its own.
             asking.asked = traced(asking.plain, request.trace, self.randomness)
         if self._watch is not None or request.step is not None:
             asking.since = self._clock.seconds()
         if request.step is not None:
-            logQuestion(request, str(service), asking.asked)
-        return service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
+            logQuestion(request, str(asking.service), asking.asked)
+        passed = (asking,)
+        return asking.service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
 
-    def _placeGiven(self, _: None, service: Service, asking: Asking, since: float) -> Deferred[Route | Denial]:
-        now = self._clock.seconds()
+    def _placeGiven(self, _: None, asking: Asking, since: float) -> Deferred[Route | Denial]:
+        service, now = asking.service, self._clock.seconds()
         asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
         if service.restsUntil > now:
             following = next(asking.services, None)
@@ -188,28 +190,31 @@ class HTTPAuthenticator:
                 return self._askNext(asking)
         if not asking.patience:
             service.queue.leave(asking.client)
-            return self._timedOut(service, asking)
-        return self._put(service, asking)
+            return self._timedOut(asking)
+        return self._put(asking)
 
-    def _placeMissed(self, failure: Failure, service: Service, asking: Asking) -> Deferred[Route | Denial] | Failure:
+    def _placeMissed(self, failure: Failure, asking: Asking) -> Deferred[Route | Denial] | Failure:
         """The queue is full, and another service may have room; or the time for all services has expired."""
         if not failure.check(Overloaded, TimeoutError):
             return self._brokenOff(failure, asking)
         if failure.check(TimeoutError):
-            return self._timedOut(service, asking)
-        service.shared.isBusy()
-        asking.reason = f"too many logins wait for a free connection to {service}"
+            return self._timedOut(asking)
+        asking.service.shared.isBusy()
+        asking.reason = f"too many logins wait for a free connection to {asking.service}"
         return self._askNext(asking)
 
-    def _timedOut(self, service: Service, asking: Asking) -> Deferred[Route | Denial]:
-        service.shared.isBusy()
+    def _timedOut(self, asking: Asking) -> Deferred[Route | Denial]:
+        asking.service.shared.isBusy()
         self._logFailures(asking, isServed=False)
-        why = f"timed out waiting for a free connection to {service}"
+        why = f"timed out waiting for a free connection to {asking.service}"
         return succeed(Denial(Trouble.TEMPORARY, reason=why))
 
-    def _failed(
-        self, failure: Failure, service: Service, asking: Asking
-    ) -> Route | Denial | Deferred[Route | Denial] | Failure:
+    def _failed(self, failure: Failure, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
+        return self._unanswered(asking.service.explain(failure, asking), asking)
+
+    def _unanswered(self, failure: Failure, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
+        """Ask the next service, unless C{failure} is none of this one."""
+        service = asking.service
         if not failure.check(Unanswered, *FAILURES):
             return self._brokenOff(failure, asking)
         if self._watch is not None:
@@ -247,16 +252,19 @@ class HTTPAuthenticator:
             else:
                 log(SERVICE_FAILED, **failure)
 
-    def _answered(
-        self, headers: Headers, service: Service, asking: Asking
-    ) -> Route | Denial | Deferred[Route | Denial]:
+    def _answered(self, response: IResponse, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
+        service, request, dialect = asking.service, asking.request, self._dialect
+        try:
+            values = service.read(response, asking)
+        except (Unanswered, ExchangeFailed):
+            return self._unanswered(Failure(), asking)
         service.restsUntil = 0.0
         if service.shared.isFailing:
             service.shared.answersAgain()
         if asking.failures is not None:
             self._logFailures(asking, isServed=True)
-        answer: Route | Denial | Wait | None = verdict(asking.request, headers, self._dialect)
-        if self._dialect.acceptsMissing and not hasStatus(headers):
+        answer: Route | Denial | Wait | None = verdict(request, values, dialect)
+        if dialect.acceptsMissing and not hasStatus(values):
             reading = "an acceptance" if answer is None else "a refusal"
             self._noted(
                 self._journal.warn,
@@ -265,19 +273,13 @@ class HTTPAuthenticator:
                 asking,
                 concern=f"sent no Auth-Status, which counts as {reading}",
             )
-        if asking.request.step is not None:
-            logAnswer(asking.request, str(service), headers, answer, self._clock.seconds() - asking.since)
+        if request.step is not None:
+            logAnswer(request, str(service), values, answer, self._clock.seconds() - asking.since)
         watch = self._watch
-        if isinstance(answer, Wait):
-            if watch is not None:
-                self._count(watch, service, asking, "wait")
-            asking.isStorable = False
-            again: Deferred[None] = deferLater(self._clock, answer.seconds)
-            return again.addCallback(lambda _: self._ask(asking))
         if answer is None:
             try:
                 doubt = partial(self._doubt, service, asking)
-                answer = route(asking.request, headers, self._default, self._dialect, self._may, doubt)
+                answer = route(request, values, self._default, dialect, self._may, doubt)
             except Unusable as reason:
                 text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
@@ -285,9 +287,14 @@ class HTTPAuthenticator:
                 if watch is not None:
                     self._count(watch, service, asking, "failed")
                 return Denial(Trouble.TEMPORARY)
+        elif isinstance(answer, Wait):
+            if watch is not None:
+                self._count(watch, service, asking, "wait")
+            asking.isStorable = False
+            again: Deferred[None] = deferLater(self._clock, answer.seconds)
+            return again.addCallback(lambda _: self._ask(asking))
         if watch is not None:
-            outcome = "accepted" if isinstance(answer, Route) else "denied"
-            watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
+            self._count(watch, service, asking, "accepted" if isinstance(answer, Route) else "denied")
         return answer
 
     def _count(self, watch: IWatch, service: Service, asking: Asking, outcome: str) -> None:

@@ -17,7 +17,6 @@ import typing
 from collections.abc import Callable
 from typing import Any, cast
 
-from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -36,7 +35,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IClientRequest, IResponse
 from zope.interface import implementer
 
-from mailgate.auth.http.headers import FieldHeaders
+from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
 from mailgate.auth.http.response import NotHTTP, ProtocolError, ResponseHead, ResponseParser, Stage
 from mailgate.lean.descriptors import Peephole
 from mailgate.net.connectionerrors import inWords
@@ -50,7 +49,6 @@ __all__ = [
     "HTTPConnection",
     "HTTPResponse",
     "Keeper",
-    "Request",
 ]
 
 _DONE = Failure(ResponseDone())
@@ -91,22 +89,6 @@ class ExchangeCancelled(CancelledError):
         self.phase = phase
 
 
-@implementer(IClientRequest)
-@frozen
-class Request:
-    """
-    A request, as its response refers to it.
-
-    @ivar method: the HTTP method.
-    @ivar absoluteURI: the URI.
-    @ivar headers: the headers.
-    """
-
-    method: bytes
-    absoluteURI: bytes | None
-    headers: Headers
-
-
 @implementer(IResponse, IPushProducer)
 class HTTPResponse:
     """
@@ -120,11 +102,24 @@ class HTTPResponse:
     previousResponse: IResponse | None = None
 
     def __init__(self, head: ResponseHead, request: IClientRequest) -> None:
-        self.version = (b"HTTP", 1, head.minor)
-        self.code = head.code
-        self.phrase = head.phrase
+        self._head = head
         self.request = request
         self.headers: Headers = FieldHeaders(head.values)
+
+    @property
+    def version(self) -> tuple[bytes, int, int]:
+        """The version of HTTP."""
+        return b"HTTP", 1, self._head.minor
+
+    @property
+    def code(self) -> int:
+        """The status code."""
+        return self._head.code
+
+    @property
+    def phrase(self) -> bytes:
+        """The reason phrase."""
+        return self._head.phrase
 
     def deliverBody(self, protocol: IProtocol) -> None:
         """
@@ -153,12 +148,14 @@ class HTTPResponse:
         """Do nothing: there is no body."""
 
 
+@implementer(IClientRequest)
 class Exchange:
     """
     A request that waits for its answer.
 
-    @param fields: the header fields after C{Host}, as bytes, including the empty line at the end.
-    @param request: the request, for the response.
+    @param method: the HTTP method.
+    @param absoluteURI: the URI, to which only the response refers.
+    @param headers: the header fields after C{Host}.
     @ivar answer: a Deferred of the response, or of L{ExchangeFailed} or L{ExchangeCancelled}; L{None} once it has
         fired.
     @ivar phase: what is being done, as for L{ExchangeFailed}.
@@ -166,12 +163,13 @@ class Exchange:
     """
 
     abandon: Callable[[], None]
+    phase = "connecting"
 
-    def __init__(self, fields: bytes, request: IClientRequest) -> None:
-        self.fields = fields
-        self.phase = "connecting"
+    def __init__(self, method: bytes, absoluteURI: bytes, headers: PreparedHeaders) -> None:
+        self.method = method
+        self.absoluteURI = absoluteURI
+        self.headers = headers
         self.answer: Deferred[IResponse] | None = Deferred(self._cancelled)
-        self._request = request
 
     def _cancelled(self, answer: Deferred[IResponse]) -> None:
         self.answer = None
@@ -186,7 +184,7 @@ class Exchange:
         """
         answer, self.answer = self.answer, None
         if answer is not None:
-            answer.callback(HTTPResponse(head, self._request))
+            answer.callback(HTTPResponse(head, self))
 
     def failed(self, reason: Failure) -> None:
         """
@@ -261,19 +259,21 @@ class HTTPConnection(Protocol):
     """
 
     transport: Any
+    idleSince = 0.0
+    isAborted = False
+    _exchange: Exchange | None = None
+    _parser: ResponseParser | None = None
+    _patience: IDelayedCall | None = None
+    _peephole: Peephole | None = None
+    _phase = "waiting for the response"
+    _proven = False
+    _isReading = False
+    _isDeaf = False
+    """Whether it does not matter what else arrives."""
 
     def __init__(self, keeper: Keeper, clock: IReactorTime) -> None:
-        self.idleSince = 0.0
         self._keeper = keeper
         self._clock = clock
-        self._exchange: Exchange | None = None
-        self._parser: ResponseParser | None = None
-        self._patience: IDelayedCall | None = None
-        self._proven = False
-        self.isAborted = False
-        self._peephole: Peephole | None = None
-        self._isReading = False
-        self._phase = "waiting for the response"
 
     def connectionMade(self) -> None:
         """
@@ -304,7 +304,7 @@ class HTTPConnection(Protocol):
         self._parser = ResponseParser()
         exchange.phase = self._phase
         exchange.abandon = self.abort
-        self.transport.write(self._keeper.start + exchange.fields)
+        self.transport.write(self._keeper.start + exchange.headers.block + b"\r\n")
 
     def peek(self) -> bytes | None:
         """
@@ -332,41 +332,49 @@ class HTTPConnection(Protocol):
 
         @param data: bytes from the server.
         """
-        if self.isAborted:
+        if self._isDeaf:
             return
-        self._isReading = True
-        self._read(data)
-        self._isReading = False
-
-    def _read(self, data: bytes) -> None:
         parser = self._parser
         if parser is None:
             # The server sent data without a request: the next response could not be attributed.
             self.abort()
             self._keeper.distrust()
             return
-        if parser.stage is Stage.LAST:
-            return
         try:
             parser.feed(data)
         except ProtocolError as error:
             self._spoilt(error)
             return
-        exchange = self._exchange
-        if parser.head is None:
-            if exchange is not None:
-                exchange.phase = "reading the response"
-            return
-        if parser.surplus and self._proven:
+        head = parser.head
+        if head is None:
+            if self._exchange is not None:
+                self._exchange.phase = "reading the response"
+        elif parser.surplus and self._proven:
             # Of two responses that were read at once, the first may be older than the request.
             self._askAnew()
-            return
-        self._exchange = None
+        else:
+            self._isReading = True
+            self._headRead(head, parser)
+            self._isReading = False
+
+    def _headRead(self, head: ResponseHead, parser: ResponseParser) -> None:
+        """Decide whether the connection is used again, and give the answer if it was not given yet."""
+        exchange, self._exchange = self._exchange, None
         if parser.surplus:
             self._keeper.distrust()
-        self._settle(parser.stage)
+        if parser.stage is Stage.WHOLE:
+            if self._patience is not None:
+                self._stopWaiting()
+            self._parser = None
+            self._proven = True
+            self._keeper.release(self)
+        elif parser.stage is Stage.LAST:
+            self._isDeaf = True
+            self.leave()
+        elif self._patience is None:
+            self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
         if exchange is not None:
-            exchange.answered(parser.head)
+            exchange.answered(head)
 
     def _spoilt(self, error: ProtocolError) -> None:
         """Handle bytes that are no valid response, for the reason C{error}."""
@@ -393,17 +401,6 @@ class HTTPConnection(Protocol):
         if self._proven and exchange is not None:
             self.abort()
             self._keeper.connect(exchange)
-
-    def _settle(self, stage: Stage) -> None:
-        if stage is Stage.WHOLE:
-            self._stopWaiting()
-            self._parser = None
-            self._proven = True
-            self._keeper.release(self)
-        elif stage is Stage.LAST:
-            self.leave()
-        elif self._patience is None:
-            self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """
@@ -433,7 +430,7 @@ class HTTPConnection(Protocol):
         if self.isAborted:
             return
         self._exchange = None
-        self.isAborted = True
+        self.isAborted = self._isDeaf = True
         self._stopWaiting()
         self.transport.abortConnection()
 

@@ -18,14 +18,14 @@ from __future__ import annotations
 import re
 from base64 import b64decode
 from collections.abc import Collection, Iterator
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from attrs import evolve, frozen
-from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.decisions import Decisions, Doubt, decides, decisionsOf, ignoreDoubt
 from mailgate.auth.http.dialect import NGINX, PLACEHOLDER, Dialect, Untellable, headerText, nginxEscape
-from mailgate.auth.http.headers import PreparedHeaders, Values, valuesOf
+from mailgate.auth.http.headers import PreparedHeaders, Values
 from mailgate.auth.http.values import (
     LONGEST_CREDENTIAL,
     SECONDS,
@@ -63,11 +63,13 @@ Seconds between two requests if C{WAIT} comes without C{Auth-Wait}. nginx repeat
 
 _RESPONSE_CODE = re.compile(rb"[A-Z][A-Z0-9-]{0,63}")
 _ERR = b"-ERR "
+_ACCEPTED = (b"OK",)
 
 _PASSWORDS = (Method.PLAIN, Method.XOAUTH2, Method.OAUTHBEARER)
 """The methods whose secret can also be used to log in at the backend."""
 
 _DIGESTS = tuple(method for method in Method if method.isDigest)
+_WORDS = {method: method.value.encode("ascii") for method in Method}
 
 _NO_DECISIONS = Decisions()
 
@@ -106,7 +108,7 @@ def question(
     method = credentials.method
     # The form holds only texts of this module and of the configuration, and the values come from clients.
     form = _BASIC
-    values: list[bytes | int] = [method.value.encode("ascii"), *_secrets(credentials, dialect)]
+    values: list[bytes | int] = [_WORDS[method], *_secrets(credentials, dialect)]
     if credentials.authzid:
         form += _AUTHZID
     if method in _DIGESTS:
@@ -144,11 +146,11 @@ def question(
     if dialect.headers:
         form += dialect.form[0]
         values += dialect.values(request)
-    return PreparedHeaders.filled(form, values)
+    return PreparedHeaders(form, values)
 
 
-def _secrets(credentials: Credentials, dialect: Dialect) -> Iterator[bytes]:
-    """Yield C{Auth-User} and C{Auth-Pass}, and C{Auth-Authzid} if there is one."""
+def _secrets(credentials: Credentials, dialect: Dialect) -> tuple[bytes, ...]:
+    """Return C{Auth-User} and C{Auth-Pass}, and C{Auth-Authzid} if there is one."""
     isHidden = not dialect.showsPassword and credentials.method in _PASSWORDS
     user = dialect.escapeUser(credentials.user)
     password = dialect.escapePassword(PLACEHOLDER if isHidden else credentials.secret)
@@ -157,10 +159,7 @@ def _secrets(credentials: Credentials, dialect: Dialect) -> Iterator[bytes]:
         raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
     if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
         raise Untellable(f"the password is longer than {LONGEST_CREDENTIAL} bytes")
-    yield user
-    yield password
-    if credentials.authzid:
-        yield authzid
+    return (user, password, authzid) if credentials.authzid else (user, password)
 
 
 def _described(certificate: ClientCertificate, passesWhole: bool) -> Iterator[bytes]:
@@ -187,17 +186,17 @@ class Wait:
     seconds: int
 
 
-def hasStatus(headers: Headers) -> bool:
+def hasStatus(values: Values) -> bool:
     """
     Check for an answer.
 
-    @param headers: the headers of a response.
+    @param values: the values of a response's headers.
     @return: whether they contain an C{Auth-Status} that is not empty.
     """
-    return any(valuesOf(headers).get(b"auth-status", ()))
+    return any(values.get(b"auth-status", ()))
 
 
-def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -> Denial | Wait | None:
+def verdict(request: LoginRequest, values: Values, dialect: Dialect = NGINX) -> Denial | Wait | None:
     """
     Read C{Auth-Status}. Of several values a refusal takes precedence over C{WAIT}, and C{WAIT} over C{OK}.
 
@@ -205,15 +204,13 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
     and a refusal without a text in IMAP and POP3.
 
     @param request: the login.
-    @param headers: the headers of the response.
+    @param values: the values of the response's headers.
     @param dialect: how the service words answers.
     @return: L{None} for C{OK}; the refusal; or how long to wait.
     """
-    values = valuesOf(headers)
-    given = values.get(b"auth-status", ())
-    if given == [b"OK"]:
+    statuses = values.get(b"auth-status", ())
+    if statuses == _ACCEPTED:
         return None
-    statuses = [status.strip(b" ") for status in given]
     if dialect.acceptsMissing and request.protocol == "smtp" and not any(statuses):
         return None
     texts = [status for status in statuses if status not in (b"OK", b"WAIT")]
@@ -245,8 +242,7 @@ def verdict(request: LoginRequest, headers: Headers, dialect: Dialect = NGINX) -
 
 def _pause(values: Values) -> int:
     """Return the seconds of C{Auth-Wait}; 0 if it is missing or no number."""
-    given = [value.strip(b" ") for value in values.get(b"auth-wait", ())]
-    numbers = [value for value in given if SECONDS.fullmatch(value)]
+    numbers = [value for value in values.get(b"auth-wait", ()) if SECONDS.fullmatch(value)]
     return min(int(numbers[-1]), LONGEST_WAIT) if numbers else 0
 
 
@@ -280,7 +276,7 @@ def _clean(text: bytes | None) -> bytes | None:
 
 def route(
     request: LoginRequest,
-    headers: Headers,
+    values: Values,
     default: Destination | None,
     dialect: Dialect = NGINX,
     may: Collection[str] = (),
@@ -290,7 +286,7 @@ def route(
     Read the acceptance of a login.
 
     @param request: the login.
-    @param headers: the headers of the response.
+    @param values: the values of the response's headers.
     @param default: the backend for responses that name none. It is not used for a response without C{Auth-Status}.
     @param dialect: how the service words answers.
     @param may: the words of C{auth_http_may}.
@@ -298,30 +294,31 @@ def route(
     @return: the route to the backend.
     @raise Unusable: something is missing or invalid.
     """
-    values = valuesOf(headers)
+    credentials = request.credentials
     givenUser, givenPassword = lastOf(values, b"auth-user"), lastOf(values, b"auth-pass")
     if givenUser is not None and dialect.escapesAnswer:
         givenUser = unquote_to_bytes(givenUser)
-    user = request.credentials.user if givenUser is None else givenUser
-    password, judged = _password(request.credentials, givenPassword, dialect)
+    password, judged = _password(credentials, givenPassword, dialect)
     decisions = decisionsOf(request, values, judged, may, doubt) if decides(values) else _NO_DECISIONS
     backend: Destination | None = decisions.upstream
     named = None
     if backend is None:
-        backend = default if not dialect.acceptsMissing or hasStatus(headers) else None
         named = _address(values)
-        if named is None and backend is None:
-            raise Unusable("did not send server or port")
-    scram = _secret(request.credentials.method, values) if request.credentials.method.isScram else None
+        if named is None:
+            backend = default if not dialect.acceptsMissing or hasStatus(values) else None
+            if backend is None:
+                raise Unusable("did not send server or port")
+    scram = _secret(credentials.method, values) if credentials.method.isScram else None
     if password is None and scram is None and request.protocol != "smtp" and not decisions.provesNothing:
         raise Unusable("did not send password")
     if named is not None:
         backend = backendAt(*named)
     assert backend is not None
-    if not fitForWire(givenUser, givenPassword):
+    if (givenUser or givenPassword) and not fitForWire(givenUser, givenPassword):
         raise Unusable("sent a login or password that contains CR, LF or NUL")
     backends = (backend, *decisions.following) if decisions.following else (backend,)
-    authzid = _authzid(request.credentials, givenUser, values, dialect) if request.credentials.authzid else None
+    user = credentials.user if givenUser is None else givenUser
+    authzid = _authzid(credentials, givenUser, values, dialect) if credentials.authzid else None
     return Route(backends, user, password, judged, authzid, decisions.options, scram)
 
 
@@ -369,7 +366,13 @@ def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -
 
 def _address(values: Values) -> tuple[bytes, bytes] | None:
     """Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port."""
-    address, port = lastOf(values, b"auth-server") or b"", lastOf(values, b"auth-port") or b""
+    return _place(values.get(b"auth-server"), values.get(b"auth-port"))
+
+
+@lru_cache(64)
+def _place(servers: tuple[bytes, ...] | None, ports: tuple[bytes, ...] | None) -> tuple[bytes, bytes] | None:
+    """Do the same for the values of the headers. The results are cached: a site has few backends and many logins."""
+    address, port = (given[-1] if given else b"" for given in (servers, ports))
     if not address and not port:
         return None
     if not address or not (port or address.startswith(b"unix:")):

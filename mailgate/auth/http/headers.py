@@ -10,15 +10,15 @@ long for this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any, AnyStr, TypeAlias
 
 from twisted.web.http_headers import Headers
 
 __all__ = ["FieldHeaders", "PreparedHeaders", "Values", "valuesOf"]
 
-Values: TypeAlias = Mapping[bytes, Sequence[bytes]]
-"""The values of headers by their names in lower case."""
+Values: TypeAlias = Mapping[bytes, tuple[bytes, ...]]
+"""The values of headers, without spaces around them, by the names of the headers in lower case."""
 
 
 def valuesOf(headers: Headers) -> Values:
@@ -29,50 +29,50 @@ def valuesOf(headers: Headers) -> Values:
     """
     if isinstance(headers, FieldHeaders):
         return headers.values
-    return {name.lower(): values for name, values in headers.getAllRawHeaders()}
+    return {name.lower(): tuple([value.strip(b" ") for value in each]) for name, each in headers.getAllRawHeaders()}
 
 
 class FieldHeaders(Headers):
     """
     The headers of a response.
 
-    @param values: lists of values by their names in lower case; it becomes part of this object.
+    @param values: the values by their names in lower case; it becomes part of this object.
     @ivar values: the same.
     """
 
     __slots__ = ("values",)
 
-    def __init__(self, values: dict[bytes, list[bytes]]) -> None:
+    def __init__(self, values: dict[bytes, tuple[bytes, ...]]) -> None:
         self.values = values
 
     def _ordinary(self) -> Headers:
         """Return Twisted's own headers with the same values."""
         ordinary = Headers()
         for name, values in self.values.items():
-            ordinary.setRawHeaders(name, values)
+            ordinary.setRawHeaders(name, list(values))
         return ordinary
 
     def copy(self) -> FieldHeaders:
-        return FieldHeaders({name: list(values) for name, values in self.values.items()})
+        return FieldHeaders(dict(self.values))
 
     def hasHeader(self, name: AnyStr) -> bool:
-        return _key(name) in self.values
+        return _encoded(name).lower() in self.values
 
     def getRawHeaders(self, name: AnyStr, default: Any = None) -> Any:
-        found = self.values.get(_key(name))
-        if not found:
-            return default
-        return [value.decode("utf8") for value in found] if isinstance(name, str) else found
+        if isinstance(name, str):
+            found = self.getRawHeaders(_encoded(name))
+            return default if found is None else [value.decode("utf8") for value in found]
+        values = self.values.get(name.lower())
+        return list(values) if values else default
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        self.values.setdefault(_key(name), []).append(value.encode("utf8") if isinstance(value, str) else value)
+        self.setRawHeaders(name, (*self.values.get(_encoded(name).lower(), ()), value))
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        encoded = [value.encode("utf8") if isinstance(value, str) else value for value in values]
-        self.values[_key(name)] = encoded
+        self.values[_encoded(name).lower()] = tuple(map(_encoded, values, repeat("utf8")))
 
     def removeHeader(self, name: AnyStr) -> None:
-        self.values.pop(_key(name), None)
+        self.values.pop(_encoded(name).lower(), None)
 
     def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
         return self._ordinary().getAllRawHeaders()
@@ -82,99 +82,88 @@ class FieldHeaders(Headers):
         return f"{type(self).__name__}({list(self.values)})"
 
 
-def _key(name: str | bytes) -> bytes:
-    return (name.encode("iso-8859-1") if isinstance(name, str) else name).lower()
+def _encoded(text: str | bytes, encoding: str = "iso-8859-1") -> bytes:
+    return text.encode(encoding) if isinstance(text, str) else text
+
+
+_new = object.__new__
 
 
 class PreparedHeaders(Headers):
     """
     Headers of a request that L{mailgate.auth.http.agent.KeepAliveAgent} writes exactly as they are.
 
-    Other agents see ordinary headers, which are made when they are first read. What treq and Twisted add to a copy
-    reaches only such agents: C{block} does not change.
+    Other agents see ordinary headers. What treq and Twisted add to a copy reaches only such agents: C{block} does not
+    change.
 
-    @param fields: names and values.
+    @param form: the lines, each with its line end, with C{%b} for each value and C{%%} for a percent sign. It must not
+        depend on a client.
+    @param values: the values.
     @ivar block: the lines of the headers, in their order and spelling, each with its line end.
-    @raise ValueError: a name or value contains CR, LF or NUL.
+    @raise ValueError: a value contains CR, LF or NUL.
     """
 
-    __slots__ = ("_added", "_whole", "block")
+    __slots__ = ("_added", "block")
 
-    def __init__(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
-        self._fill(b"%b: %b\r\n" * len(fields), tuple(chain.from_iterable(fields)))
-
-    @classmethod
-    def filled(cls, form: bytes, values: Sequence[bytes | int]) -> PreparedHeaders:
-        """
-        Return headers with values in a form.
-
-        @param form: the lines, each with its line end, with C{%b} for each value and C{%%} for a percent sign. It must
-            not depend on a client.
-        @param values: the values.
-        @raise ValueError: a value contains CR, LF or NUL.
-        """
-        headers = cls.__new__(cls)
-        headers._fill(form, tuple(values))
-        return headers
-
-    def _fill(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
-        self.block = block = form % values
+    def __init__(self, form: bytes, values: Sequence[bytes | int]) -> None:
+        self._added: tuple[tuple[str | bytes, str | bytes], ...] = ()
+        self.block = block = form % tuple(values)
         # No value can add a line, or end the head: all line ends are those of the form.
         lines = form.count(b"\r\n")
         if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
             raise ValueError("a header contains CR, LF or NUL")
-        self._added: tuple[tuple[bytes, str | bytes], ...] = ()
-        self._whole: Headers | None = None
 
-    def _ordinary(self) -> Headers:
-        """Return Twisted's own headers with the same fields, which count from now on."""
-        if self._whole is None:
-            self._whole = Headers()
-            for line in self.block.split(b"\r\n")[:-1]:
-                name, _, value = line.partition(b": ")
-                self._whole.addRawHeader(name, value)
-            for given in self._added:
-                self._whole.addRawHeader(*given)
-        return self._whole
+    @classmethod
+    def of(cls, fields: Sequence[tuple[bytes, bytes]]) -> PreparedHeaders:
+        """
+        Return headers with the given fields.
+
+        @param fields: names and values.
+        @raise ValueError: a name or value contains CR, LF or NUL.
+        """
+        return cls(b"%b: %b\r\n" * len(fields), tuple(chain.from_iterable(fields)))
 
     def having(self, line: bytes) -> PreparedHeaders:
         """
-        Return a copy with another line at the end.
+        Return headers with another line at the end.
 
         @param line: the header with its line end. It must not depend on a client.
         """
-        duplicate = self.copy()
-        duplicate.block += line
-        return duplicate
+        longer = self.copy()
+        longer.block += line
+        return longer
+
+    def _ordinary(self) -> Headers:
+        """Return Twisted's own headers with the same fields."""
+        ordinary = Headers()
+        for line in self.block.split(b"\r\n")[:-1]:
+            name, _, value = line.partition(b": ")
+            ordinary.addRawHeader(name, value)
+        for added in self._added:
+            ordinary.addRawHeader(*added)
+        return ordinary
 
     def copy(self) -> PreparedHeaders:
-        duplicate = PreparedHeaders.__new__(PreparedHeaders)
+        duplicate = _new(PreparedHeaders)
         duplicate.block = self.block
         duplicate._added = self._added
-        duplicate._whole = None if self._whole is None else self._whole.copy()
         return duplicate
 
-    def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        if self._whole is None:
-            self._added += ((_key(name), value),)
-        else:
-            self._whole.addRawHeader(name, value)
-
     def hasHeader(self, name: AnyStr) -> bool:
-        if self._whole is None and isinstance(name, bytes):
-            # The cookies' agent looks for one header, which is not worth more.
-            key = name.lower()
-            return key in dict(self._added) or b"\n%b:" % key in b"\n" + self.block.lower()
-        return self._ordinary().hasHeader(name)
+        # The gateway has no cookies, and a given header keeps the cookies' agent from looking for some.
+        return name == b"Cookie" or self._ordinary().hasHeader(name)
 
     def getRawHeaders(self, name: AnyStr, default: Any = None) -> Any:
         return self._ordinary().getRawHeaders(name, default)
 
+    def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
+        self._added += ((name, value),)
+
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        self._ordinary().setRawHeaders(name, values)
+        raise TypeError("prepared headers do not change")
 
     def removeHeader(self, name: AnyStr) -> None:
-        self._ordinary().removeHeader(name)
+        raise TypeError("prepared headers do not change")
 
     def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
         return self._ordinary().getAllRawHeaders()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from math import inf
 from typing import Generic, Protocol, TypeVar
 
 __all__ = ["IdleConnection", "KeptConnections"]
@@ -62,8 +63,25 @@ class KeptConnections(Generic[_Connection]):
         @param now: the time in seconds.
         @return: the connection, or L{None} if there is none.
         """
-        self._advance(now)
-        return self._cooled.pop() if self._cooled else None
+        cooling, cooled = self._cooling, self._cooled
+        if cooling and cooling[-1].idleSince > now:
+            self._turnBack(now)
+        while cooling and now - cooling[0].idleSince >= self._pause:
+            cooled.append(cooling.popleft())
+        return cooled.pop() if cooled else None
+
+    def readyAt(self, number: int) -> float:
+        """
+        Say how soon there are enough usable connections.
+
+        @param number: how many; at least 1.
+        @return: the time in seconds from which so many can be used, if no more byte arrives; infinity if there are
+            fewer.
+        """
+        missing = number - len(self._cooled)
+        if missing <= 0:
+            return 0.0
+        return self._cooling[missing - 1].idleSince + self._pause if missing <= len(self._cooling) else inf
 
     def evict(self) -> _Connection | None:
         """
@@ -93,9 +111,10 @@ class KeptConnections(Generic[_Connection]):
         @param now: the time in seconds.
         @return: an iterator over the removed connections.
         """
-        self._advance(now)
-        while self._cooled and self._cooled[0].idleSince <= limit:
-            yield self._cooled.popleft()
+        self._turnBack(now)
+        for kept in (self._cooled, self._cooling):
+            while kept and kept[0].idleSince <= limit:
+                yield kept.popleft()
 
     @property
     def oldest(self) -> _Connection | None:
@@ -113,11 +132,7 @@ class KeptConnections(Generic[_Connection]):
         while (connection := self.evict()) is not None:
             yield connection
 
-    def _advance(self, now: float) -> None:
-        cooling = self._cooling
-        if cooling and cooling[-1].idleSince > now:
-            # The clock was set back: the silence begins again at the latest now.
-            for connection in cooling:
-                connection.idleSince = min(connection.idleSince, now)
-        while cooling and now - cooling[0].idleSince >= self._pause:
-            self._cooled.append(cooling.popleft())
+    def _turnBack(self, now: float) -> None:
+        """If the clock was set back, let the silence begin again at the latest now."""
+        for connection in self._cooling:
+            connection.idleSince = min(connection.idleSince, now)

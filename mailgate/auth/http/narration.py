@@ -13,11 +13,10 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator
 
 from twisted.web.client import ResponseFailed
-from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.connection import ExchangeFailed
 from mailgate.auth.http.exchange import Wait
-from mailgate.auth.http.headers import PreparedHeaders, valuesOf
+from mailgate.auth.http.headers import PreparedHeaders, Values
 from mailgate.log.connection import ANSWERED, ASKED
 from mailgate.log.journal import printable
 from mailgate.login import Denial, LoginRequest, Route
@@ -78,14 +77,14 @@ def logQuestion(request: LoginRequest, url: str, headers: PreparedHeaders) -> No
 
 
 def logAnswer(
-    request: LoginRequest, url: str, headers: Headers, answer: Route | Denial | Wait | None, seconds: float
+    request: LoginRequest, url: str, values: Values, answer: Route | Denial | Wait | None, seconds: float
 ) -> None:
     """
     Log an answer at level debug, if that is logged for this login.
 
     @param request: the login.
     @param url: the URL of the service, without its query.
-    @param headers: the headers of the answer.
+    @param values: the values of the answer's headers.
     @param answer: their meaning; L{None} for an acceptance.
     @param seconds: how long the service has taken.
     """
@@ -94,7 +93,7 @@ def logAnswer(
     verdict = "accepts the login" if answer is None else "refuses the login"
     if isinstance(answer, Wait):
         verdict = f"is to be asked again in {answer.seconds} s"
-    fields = ((name, value) for name, values in valuesOf(headers).items() for value in values)
+    fields = ((name, value) for name, each in values.items() for value in each)
     shown = _shown(fields, _ANSWERED, request)
     request.step(ANSWERED, url=url, verdict=verdict, seconds=seconds, headers=shown)
 

@@ -9,10 +9,12 @@ measured, to find out whether the connection can be used again.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
+from functools import lru_cache
+from itertools import repeat
 
-from attrs import frozen
+from attrs import define
 
 __all__ = ["NotHTTP", "ProtocolError", "ResponseHead", "ResponseParser", "Stage"]
 
@@ -46,7 +48,7 @@ class Stage(Enum):
     """The head is complete, and nothing more can be read from this connection."""
 
 
-@frozen
+@define
 class ResponseHead:
     """
     The head of a response.
@@ -60,12 +62,12 @@ class ResponseHead:
     minor: int
     code: int
     phrase: bytes
-    values: dict[bytes, list[bytes]]
+    values: dict[bytes, tuple[bytes, ...]]
 
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?\n")
-_FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(:[^\r\n]*)?\r?\n", re.MULTILINE)
+_FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?::([^\r\n]*))?\r?\n", re.MULTILINE)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _PREFIX = b"HTTP/1."
@@ -154,10 +156,9 @@ class ResponseParser:
     _lineStart = 0
     _passedOver = 0
     _bodySize = 0
-    _body: _CountedBody | _ChunkedBody
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
+    _length: int | None = 0
+    _body: _CountedBody | _ChunkedBody | None = None
+    _buffer: bytes | bytearray = b""
 
     @property
     def untouched(self) -> bool:
@@ -171,7 +172,7 @@ class ResponseParser:
         @param data: the bytes.
         @raise ProtocolError: the head is invalid.
         """
-        if self.stage is Stage.HEAD:
+        if self.head is None:
             data = self._feedHead(data)
         if not data:
             return
@@ -182,16 +183,18 @@ class ResponseParser:
             self.stage = Stage.LAST
 
     def _feedHead(self, data: bytes) -> bytes:
-        scanned = len(self._buffer)
+        """Return the bytes after the head."""
         # A head usually arrives in one piece, and is read without a copy.
         unread: bytes | bytearray = data
-        if scanned:
+        scanned = 0
+        if self._buffer:
+            scanned = max(0, len(self._buffer) - 2)
             self._buffer += data
             unread = self._buffer
         while True:
-            if not (unread.startswith(_PREFIX) or _PREFIX.startswith(unread)):
+            if not unread.startswith(_PREFIX) and not _PREFIX.startswith(unread):
                 raise NotHTTP("the response is not HTTP/1.x")
-            match = _HEAD_END.search(unread, max(0, scanned - 2))
+            match = _HEAD_END.search(unread, scanned)
             end = match.end() if match else len(unread)
             if end > MAX_LINE or self._passedOver:
                 self._bound(unread, end)
@@ -200,12 +203,15 @@ class ResponseParser:
                     self._buffer = bytearray(unread)
                 return b""
             head = _headOf(bytes(unread[: match.start() + 1]))
+            if head.code >= 200:
+                given = head.values.get
+                self.stage, self._length = _framing(
+                    head.minor, head.code, given(b"content-length"), given(b"transfer-encoding"), given(b"connection")
+                )
+                self.head = head
+                return bytes(unread[end:])
             unread = unread[end:]
             scanned = self._lineStart = 0
-            if head.code >= 200:
-                self.head = head
-                self._frame(head)
-                return bytes(unread)
             self._passedOver += end
 
     def _bound(self, unread: bytes | bytearray, end: int) -> None:
@@ -219,29 +225,9 @@ class ResponseParser:
         if feed >= 0 or end - self._lineStart > MAX_LINE:
             raise ProtocolError(f"a line of the response head is longer than {MAX_LINE} bytes")
 
-    def _frame(self, head: ResponseHead) -> None:
-        """Determine where the body ends (RFC 9112, sections 6.3 and 9.3)."""
-        values = head.values
-        lengths = _items(values[b"content-length"]) if b"content-length" in values else ()
-        codings = _items(values[b"transfer-encoding"]) if b"transfer-encoding" in values else ()
-        options = _items(values[b"connection"]) if b"connection" in values else ()
-        if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
-            raise ProtocolError("the response has an invalid Content-Length")
-        length = int(lengths[0]) if lengths else MAX_BODY + 1
-        if head.minor == 0 or b"close" in options:
-            self.stage = Stage.LAST
-        elif head.code in (204, 304) or (length == 0 and not codings):
-            self.stage = Stage.WHOLE
-        elif codings == [b"chunked"] and not lengths:
-            self.stage = Stage.BODY
-            self._body = _ChunkedBody()
-        elif codings or length > MAX_BODY:
-            self.stage = Stage.LAST
-        else:
-            self.stage = Stage.BODY
-            self._body = _CountedBody(length)
-
     def _feedBody(self, data: bytes) -> None:
+        if self._body is None:
+            self._body = _ChunkedBody() if self._length is None else _CountedBody(self._length)
         self._bodySize += len(data)
         if self._bodySize > MAX_BODY:
             self.stage = Stage.LAST
@@ -265,24 +251,62 @@ def _headOf(block: bytes) -> ResponseHead:
     status = _STATUS_LINE.match(block)
     if status is None:
         raise ProtocolError("the response has an invalid status line")
-    minor, code, phrase = status.groups()
+    minor, code, phrase = status.groups(b"")
     if code == b"101":
         raise ProtocolError("the response switches protocols (101), which the gateway did not request")
     fields = _FIELD.findall(block, status.end())
     if len(fields) != block.count(b"\n") - 1:
         # A line below the status line is no field.
         raise ProtocolError("the response has an invalid header")
+    return ResponseHead(int(minor), int(code), phrase, _valuesOf(fields) if fields else {})
+
+
+def _valuesOf(fields: list[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:
+    """Return the values of C{fields} as L{ResponseHead} has them."""
     # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
-    values: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        key = name.lower()
-        if key in values:
-            values[key].append(value[1:].strip(b" "))
-        else:
-            values[key] = [value[1:].strip(b" ")]
-    return ResponseHead(int(minor), int(code), phrase or b"", values)
+    names, texts = zip(*fields, strict=True)
+    keys = list(map(bytes.lower, names))
+    # Made without a loop, as names seldom occur twice.
+    singles = zip(map(bytes.strip, texts, repeat(b" ")), strict=True)
+    values: dict[bytes, tuple[bytes, ...]] = dict(zip(keys, singles, strict=True))
+    if len(values) < len(keys):
+        every: dict[bytes, list[bytes]] = {}
+        for key, text in zip(keys, texts, strict=True):
+            every.setdefault(key, []).append(text.strip(b" "))
+        return {key: tuple(given) for key, given in every.items()}
+    return values
 
 
-def _items(values: list[bytes]) -> list[bytes]:
+_Given = tuple[bytes, ...] | None
+
+
+@lru_cache(32)
+def _framing(minor: int, code: int, length: _Given, coding: _Given, connection: _Given) -> tuple[Stage, int | None]:
+    """
+    Determine where the body of a response ends (RFC 9112, sections 6.3 and 9.3). The results are cached: a service
+    frames nearly all responses alike.
+
+    @param minor: the minor version of HTTP/1.x.
+    @param code: the status code.
+    @param length: the values of C{Content-Length}.
+    @param coding: the values of C{Transfer-Encoding}.
+    @param connection: the values of C{Connection}.
+    @return: the stage after the head, and the length of the body; L{None} for a chunked one.
+    @raise ProtocolError: C{Content-Length} is invalid.
+    """
+    lengths, codings, options = _items(length or ()), _items(coding or ()), _items(connection or ())
+    if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
+        raise ProtocolError("the response has an invalid Content-Length")
+    size = int(lengths[0]) if lengths else MAX_BODY + 1
+    if minor == 0 or b"close" in options:
+        return Stage.LAST, 0
+    if code in (204, 304) or (size == 0 and not codings):
+        return Stage.WHOLE, 0
+    if codings == [b"chunked"] and not lengths:
+        return Stage.BODY, None
+    return (Stage.LAST, 0) if codings or size > MAX_BODY else (Stage.BODY, size)
+
+
+def _items(values: Iterable[bytes]) -> list[bytes]:
     """Return the items of a header that is a list, in lower case."""
     return [item.strip(b" \t").lower() for value in values for item in value.split(b",")]

@@ -52,7 +52,7 @@ def lastOf(values: Values, name: bytes) -> bytes | None:
     @param name: the name of the header, in lower case.
     """
     given = values.get(name)
-    return given[-1].strip(b" ") if given else None
+    return given[-1] if given else None
 
 
 def isUnlimited(values: Values) -> bool:

@@ -14,6 +14,7 @@ from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.dialect import NGINX, Untellable
 from mailgate.auth.http.exchange import question, route
+from mailgate.auth.http.headers import valuesOf
 from mailgate.auth.passthrough import PassThroughAuthenticator
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
@@ -142,7 +143,7 @@ class ServiceTests(SynchronousTestCase):
         headers = Headers({b"Auth-Status": [b"OK"]})
         for name, value in fields:
             headers.addRawHeader(name, value)
-        return route(ASKED, headers, BACKEND, NGINX)
+        return route(ASKED, valuesOf(headers), BACKEND, NGINX)
 
     def test_acceptance(self) -> None:
         """An acceptance without C{Auth-Authzid} does not open another user's mailbox."""

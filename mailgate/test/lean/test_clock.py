@@ -14,6 +14,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.lean.clock import FINEST, CoarseClock, ExactClock, deadlinesOf
+from mailgate.lean.reactor import LeanReactor
 
 YEAR = 365 * 86400.0
 
@@ -430,9 +431,11 @@ class ExactTests(SynchronousTestCase):
         self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_choice(self) -> None:
-        """Deadlines of a few seconds, and those of other clocks, are exact."""
+        """Deadlines of a few seconds, and those of other clocks, are exact. The clock of a reactor is found."""
         coarse = CoarseClock(self.reactor)
         self.assertIs(deadlinesOf(coarse, FINEST), coarse)
+        lean: Any = LeanReactor(self.reactor)
+        self.assertIs(deadlinesOf(lean, FINEST), lean.clock)
         for clock, shortest in ((coarse, FINEST - 1), (self.reactor, 60.0)):
             entry = Waiting(self.reactor)
             deadlines = deadlinesOf(clock, shortest)

@@ -30,7 +30,7 @@ def byName(fields):
     """Return the values of C{fields}, pairs of bytes, by name in lower case."""
     values = {}
     for name, value in fields:
-        values.setdefault(name.lower(), []).append(value)
+        values[name.lower()] = (*values.get(name.lower(), ()), value)
     return values
 
 
@@ -96,7 +96,7 @@ class AgentTestCase(SynchronousTestCase):
 
     def ask(self):
         """Send a request."""
-        return self.agent.request(b"GET", b"http://elsewhere.example/", PreparedHeaders(FIELDS))
+        return self.agent.request(b"GET", b"http://elsewhere.example/", PreparedHeaders.of(FIELDS))
 
     def exchange(self, response=RESPONSE):
         """Send a request over a new connection, answer it with C{response}, and return the connection."""

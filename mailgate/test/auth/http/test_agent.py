@@ -5,6 +5,7 @@ Tests for L{mailgate.auth.http.agent}.
 from __future__ import annotations
 
 from treq.client import HTTPClient
+from treq.cookies import IndexableCookieJar, scoped_cookie
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import CancelledError, fail
 from twisted.internet.interfaces import (
@@ -54,7 +55,7 @@ class RequestTests(AgentTestCase):
         """Headers that treq adds are not sent."""
         client = HTTPClient(self.agent)
         asked = client.request(
-            "GET", "http://elsewhere.example/x", headers=PreparedHeaders(FIELDS), unbuffered=True, reactor=self.clock
+            "GET", "http://elsewhere.example/x", headers=PreparedHeaders.of(FIELDS), unbuffered=True, reactor=self.clock
         )
         connection = self.endpoint.accept()
         self.assertEqual(connection.transport.value(), REQUEST)
@@ -170,14 +171,14 @@ class PreparedHeadersTests(SynchronousTestCase):
 
     def test_ordinary(self):
         """Other code sees ordinary headers: names in any case, several values, additions."""
-        prepared = PreparedHeaders([(b"x-a", b"1"), (b"X-A", b"2")])
+        prepared = PreparedHeaders.of([(b"x-a", b"1"), (b"X-A", b"2")])
         self.assertEqual(prepared.getRawHeaders(b"X-a"), [b"1", b"2"])
         prepared.addRawHeader(b"Y", b"3")
         self.assertTrue(prepared.hasHeader(b"y"))
 
     def test_copy(self):
         """Copies keep the block and additions, and do not share later additions."""
-        prepared = PreparedHeaders(FIELDS)
+        prepared = PreparedHeaders.of(FIELDS)
         copy = prepared.copy()
         copy.addRawHeader(b"Accept-Encoding", b"gzip")
         second = copy.copy()
@@ -186,51 +187,59 @@ class PreparedHeadersTests(SynchronousTestCase):
         self.assertFalse(prepared.hasHeader(b"accept-encoding"))
         self.assertEqual({each.block for each in (prepared, copy, second)}, {b"Auth-User: joe\r\nClient-IP: ::1\r\n"})
 
+    def test_fixed(self):
+        """What was prepared cannot be changed or removed."""
+        prepared = PreparedHeaders.of(FIELDS)
+        self.assertRaises(TypeError, prepared.setRawHeaders, b"Auth-User", [b"ann"])
+        self.assertRaises(TypeError, prepared.removeHeader, b"Auth-User")
+        self.assertEqual(prepared.getRawHeaders(b"Auth-User"), [b"joe"])
+
     def test_noInjection(self):
         """A field that would become two fields, or end the head, is rejected."""
         for name, value in ((b"A", b"x\r\nB: y"), (b"A", b"x\n"), (b"A", b"\r"), (b"A", b"\0"), (b"A\r\nB", b"x")):
-            self.assertRaises(ValueError, PreparedHeaders, [(b"First", b"1"), (name, value)])
+            self.assertRaises(ValueError, PreparedHeaders.of, [(b"First", b"1"), (name, value)])
 
     def test_filled(self):
         """A form is filled with values. A value can add no line, and what looks like a form in it is text."""
         form = b"A: %b\r\nB: 100%% %d\r\n"
-        filled = PreparedHeaders.filled(form, [b"%b %%", 7])
+        filled = PreparedHeaders(form, [b"%b %%", 7])
         self.assertEqual(filled.block, b"A: %b %%\r\nB: 100% 7\r\n")
         self.assertEqual(filled.getRawHeaders(b"b"), [b"100% 7"])
         for value in (b"x\r\nC: y", b"x\n", b"\r", b"\0"):
-            self.assertRaises(ValueError, PreparedHeaders.filled, form, [value, 7])
+            self.assertRaises(ValueError, PreparedHeaders, form, [value, 7])
 
     def test_found(self):
-        """A header is found by its whole name in any case, before and after the others are read, and not by a value."""
-        prepared = PreparedHeaders([(b"X-Cookie", b"cookie: 1"), (b"aUTH-User", b"joe")]).copy()
+        """A header is found by its whole name in any case, and not by a value."""
+        prepared = PreparedHeaders.of([(b"X-Cookie", b"cookie: 1"), (b"aUTH-User", b"joe")]).copy()
         prepared.addRawHeader("Accept-Encoding", "gzip")
-        for _ in range(2):
-            names = (b"cookie", b"Auth-USER", b"x-cookie", b"accept-encoding", b"X")
-            found = [name for name in names if prepared.hasHeader(name)]
-            self.assertEqual(found, [b"Auth-USER", b"x-cookie", b"accept-encoding"])
-            self.assertEqual(prepared.getRawHeaders("accept-encoding"), ["gzip"])
+        names = (b"cookie", b"Auth-USER", b"x-cookie", b"accept-encoding", b"X")
+        found = [name for name in names if prepared.hasHeader(name)]
+        self.assertEqual(found, [b"Auth-USER", b"x-cookie", b"accept-encoding"])
+        self.assertEqual(prepared.getRawHeaders("accept-encoding"), ["gzip"])
 
     def test_noSecretShown(self):
         """The repr shows the names but not the values, which may be passwords."""
-        shown = repr(PreparedHeaders([(b"Auth-Pass", b"sesame")]).copy())
+        shown = repr(PreparedHeaders.of([(b"Auth-Pass", b"sesame")]).copy())
         self.assertIn("Auth-Pass", shown)
         self.assertNotIn("sesame", shown)
 
     def test_treqsOwnAgents(self):
-        """treq's in-memory agent sends them to a resource of twisted.web."""
+        """treq's in-memory agent sends them to a resource of twisted.web, without a cookie from treq's jar."""
         seen = []
 
         class Root(Resource):
             isLeaf = True
 
             def render_GET(self, request):
-                seen.append((request.uri, request.getHeader(b"auth-user")))
+                seen.append((request.uri, request.getHeader(b"auth-user"), request.getHeader(b"cookie")))
                 return b""
 
-        client = HTTPClient(RequestTraversalAgent(Root()))
-        asked = client.request("GET", "http://a/b", headers=PreparedHeaders(FIELDS), reactor=Clock())
+        cookies = IndexableCookieJar()
+        cookies.set_cookie(scoped_cookie("http://a/", "flavour", "vanilla"))
+        client = HTTPClient(RequestTraversalAgent(Root()), cookies)
+        asked = client.request("GET", "http://a/b", headers=PreparedHeaders.of(FIELDS), reactor=Clock())
         self.assertEqual(self.successResultOf(asked).code, 200)
-        self.assertEqual(seen, [(b"/b", b"joe")])
+        self.assertEqual(seen, [(b"/b", b"joe", None)])
 
 
 class Body(Protocol):

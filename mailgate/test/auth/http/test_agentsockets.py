@@ -139,7 +139,7 @@ class SocketTests(TestCase):
         host, number = hostOf(port)
         agent = KeepAliveAgent(endpointFor(reactor, host, number, 5.0), reactor, b"127.0.0.1", b"/auth?x", cooling=0.0)
         for _ in range(2):
-            response = yield agent.request(b"GET", b"http://a/", PreparedHeaders(FIELDS))
+            response = yield agent.request(b"GET", b"http://a/", PreparedHeaders.of(FIELDS))
             self.assertEqual(response.code, 200)
         self.assertEqual(factory.requests, [REQUEST, REQUEST])
         self.assertEqual(len(factory.connections), 1)

@@ -14,7 +14,7 @@ from twisted.web.http_headers import Headers
 from mailgate.auth.http.decisions import SSL_OFF, SSL_VERIFY_OFF
 from mailgate.auth.http.dialect import NGINX
 from mailgate.auth.http.exchange import Unusable, route
-from mailgate.auth.http.headers import FieldHeaders
+from mailgate.auth.http.headers import valuesOf
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.backend.identity import idCommand
 from mailgate.config import parse
@@ -54,9 +54,8 @@ class DecisionsTestCase(SynchronousTestCase):
     def read(self, *lines: str, request: LoginRequest = REQUEST, may: Any = (), dialect: Any = NGINX) -> Route:
         """Return the route of an answer. Concerns become C{doubts}."""
         self.doubts: list[tuple[str, bytes]] = []
-        headers = FieldHeaders(byName(fieldsOf(*lines)))
-        headers.getRawHeaders(b"Auth-Status")
-        return route(request, headers, None, dialect, may, lambda concern, value: self.doubts.append((concern, value)))
+        values = byName(fieldsOf(*lines))
+        return route(request, values, None, dialect, may, lambda concern, value: self.doubts.append((concern, value)))
 
     def options(self, *lines: str, **others: Any) -> RouteOptions | None:
         """Return the options of an answer."""
@@ -84,9 +83,11 @@ class ServerTests(DecisionsTestCase):
         plain = Headers()
         for name, value in fieldsOf(*FIRST):
             plain.addRawHeader(name, value)
-        self.assertEqual(route(REQUEST, plain, None), expected)
+        self.assertEqual(route(REQUEST, valuesOf(plain), None), expected)
         plain.addRawHeader(b"AUTH-PROXY-SSL", b"on")
-        self.assertEqual(route(REQUEST, plain, None).options, RouteOptions(tls=TLSOptions(BackendTLS.IMPLICIT)))
+        self.assertEqual(
+            route(REQUEST, valuesOf(plain), None).options, RouteOptions(tls=TLSOptions(BackendTLS.IMPLICIT))
+        )
 
     def test_upstream(self) -> None:
         """Auth-Upstream goes before Auth-Server, and needs none."""

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import TCP4ClientEndpoint
 from twisted.internet.interfaces import ISSLTransport
 from twisted.trial.unittest import TestCase
 
-from mailgate.auth.http.agent import COOLING, KeepAliveAgent
+from mailgate.auth.http.agent import COOLING, SHORT_WAIT, KeepAliveAgent
 from mailgate.auth.http.connection import BODY_PATIENCE, ExchangeCancelled, ExchangeFailed, HTTPConnection
 from mailgate.lean.reactor import LeanReactor
 from mailgate.net.endpoints import endpointFor
@@ -370,7 +370,7 @@ class LimitTests(DistrustCase):
     most = 2
 
     def test_evicted(self):
-        """If all connections are cooling, one is closed, and then a new one is opened."""
+        """If all connections are cooling for longer, one is closed, and then a new one is opened."""
         first, second = self.idle(2)
         asked = self.ask()
         self.assertEqual((first.transport.aborting, second.transport.aborting), (False, True))
@@ -408,6 +408,107 @@ class LimitTests(DistrustCase):
         self.ask()
         self.ask()
         self.assertEqual((first.transport.value(), second.transport.value()), (REQUEST, REQUEST))
+
+    def idleInTurn(self, pause):
+        """Return two idle connections, of which the second one's silence began C{pause} seconds later."""
+        asked = [self.ask(), self.ask()]
+        first, second = self.endpoint.accept(), self.endpoint.accept()
+        for connection in (first, second):
+            connection.dataReceived(RESPONSE)
+            connection.transport.clear()
+            self.clock.advance(pause)
+        self.assertEqual([self.status(each) for each in asked], [None, None])
+        return first, second
+
+    def test_waits(self):
+        """If a connection is usable soon, a request waits for it; none is closed or opened."""
+        first, second = self.idleInTurn(0)
+        self.clock.advance(COOLING - SHORT_WAIT + 0.001)
+        asked = self.ask()
+        self.assertEqual((first.transport.value(), second.transport.value()), (b"", b""))
+        self.clock.advance(SHORT_WAIT - 0.002)
+        self.assertEqual(first.transport.value(), b"")
+        self.clock.advance(0.002)
+        self.assertEqual((first.transport.value(), second.transport.value()), (b"", REQUEST))
+        second.dataReceived(RESPONSE)
+        self.assertIsNone(self.status(asked))
+        self.assertFalse(first.transport.aborting or second.transport.aborting)
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_inOrder(self):
+        """Requests get connections in the order in which they wait; a new one does not overtake them."""
+        first, second = self.idleInTurn(0.003)
+        self.clock.advance(COOLING - 0.007)
+        waiting = self.ask()
+        # The timer of the reactor may be late.
+        self.clock.rightNow += 0.002
+        later = self.ask()
+        self.assertEqual((first.transport.value(), second.transport.value()), (REQUEST, b""))
+        first.dataReceived(RESPONSE)
+        self.assertIsNone(self.status(waiting))
+        self.clock.advance(0.004)
+        second.dataReceived(RESPONSE)
+        self.assertIsNone(self.status(later))
+        self.assertEqual(self.endpoint.connecting, [])
+
+    def test_notEnough(self):
+        """A request for which no connection is usable soon gets a new one, in place of another."""
+        first, second = self.idleInTurn(0.01)
+        self.clock.advance(COOLING - 0.02)
+        self.clock.advance(0.004)
+        self.ask()
+        self.assertFalse(second.transport.aborting)
+        self.clock.rightNow -= 0.004
+        self.ask()
+        self.assertEqual((first.transport.aborting, second.transport.aborting), (False, True))
+        self.lose(second)
+        self.assertEqual(len(self.endpoint.connecting), 1)
+
+    def test_unaskedWhileWaiting(self):
+        """If a byte arrives meanwhile, the request that waits gets a connection of its own."""
+        for isRead in (True, False):
+            self.setUp()
+            first, second = self.idleInTurn(0)
+            self.clock.advance(COOLING - 0.002)
+            asked = self.ask()
+            if isRead:
+                first.dataReceived(SMUGGLED)
+            else:
+                second.transport.socket = FakeSocket()
+                second.transport.socket.waiting = SMUGGLED
+            self.clock.advance(0.003)
+            for connection in (first, second):
+                self.assertTrue(connection.transport.aborting)
+                self.assertEqual(connection.transport.value(), b"")
+                self.lose(connection)
+            connection = self.endpoint.accept()
+            self.assertEqual(connection.transport.value(), OLD_REQUEST)
+            connection.dataReceived(RESPONSE)
+            self.assertIsNone(self.status(asked))
+            self.assertTrue(connection.transport.left)
+            self.assertEqual(self.distrusted, 1)
+
+    def test_cancelledWhileWaiting(self):
+        """A request that is cancelled while it waits is not sent, and closing the agent leaves no timer."""
+        first, second = self.idleInTurn(0)
+        self.clock.advance(COOLING - 0.002)
+        asked = self.ask()
+        asked.cancel()
+        self.assertEqual(self.failureResultOf(asked, ExchangeCancelled).value.phase, "connecting")
+        self.clock.advance(0.003)
+        self.assertEqual((first.transport.value(), second.transport.value()), (b"", b""))
+        self.ask()
+        self.ask()
+        for connection in (first, second):
+            connection.dataReceived(RESPONSE)
+        self.clock.advance(COOLING - 0.002)
+        asked = self.ask()
+        self.agent.close()
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+        for connection in (first, second):
+            self.lose(connection)
+        self.endpoint.accept().dataReceived(RESPONSE)
+        self.assertIsNone(self.status(asked))
 
     def test_unreachable(self):
         """A failed connection attempt makes room for the next one."""

@@ -10,6 +10,7 @@ from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.dialect import ESCAPES, PROTOCOL_NAMES, Dialect, Untellable
 from mailgate.auth.http.exchange import LONGEST_WAIT, Unusable, Wait, question, route, verdict
+from mailgate.auth.http.headers import valuesOf
 from mailgate.login import (
     Backend,
     Client,
@@ -45,12 +46,12 @@ def plain(user=b"joe", secret=b"sesame", **changed):
 
 
 def headers(*fields):
-    """Return response headers from texts like C{"Name: value"}."""
+    """Return the values of response headers from texts like C{"Name: value"}."""
     made = Headers()
     for text in fields:
         name, _, value = text.partition(": ")
         made.addRawHeader(name.encode(), value.encode())
-    return made
+    return valuesOf(made)
 
 
 class QuestionTests(SynchronousTestCase):

@@ -4,6 +4,8 @@ Tests of L{mailgate.auth.http.keptconnections}.
 
 from __future__ import annotations
 
+from math import inf
+
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.auth.http.keptconnections import KeptConnections
@@ -62,6 +64,18 @@ class KeptConnectionsTests(SynchronousTestCase):
         self.assertIsNone(self.kept.take(50.019))
         self.assertIs(self.kept.take(50.021), second)
         self.assertIs(self.kept.take(50.021), first)
+
+    def test_readyAt(self) -> None:
+        """It is known when so many connections can be used; what is usable now counts."""
+        _, second, third = self.keep(100, 100.01, 100.025)
+        self.assertEqual([self.kept.readyAt(number) - PAUSE for number in (1, 2, 3)], [100, 100.01, 100.025])
+        self.assertEqual(self.kept.readyAt(4), inf)
+        self.assertIs(self.kept.take(100.04), second)
+        self.assertLessEqual(self.kept.readyAt(1), 100.04)
+        self.assertEqual(self.kept.readyAt(2) - PAUSE, 100.025)
+        self.assertEqual(self.kept.readyAt(3), inf)
+        self.kept.remove(third)
+        self.assertEqual(self.kept.readyAt(2), inf)
 
     def test_evict(self) -> None:
         """The connection that would have to wait longest is removed first, usable ones last."""

@@ -9,11 +9,9 @@ from typing import Any
 from attrs import evolve
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.auth.http.connection import HTTPResponse
 from mailgate.auth.http.exchange import question
 from mailgate.auth.http.headers import PreparedHeaders
 from mailgate.auth.http.narration import logAnswer, logQuestion, traced
-from mailgate.auth.http.response import ResponseHead
 from mailgate.auth.http.services import tracesQuestions
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
@@ -34,16 +32,14 @@ class ShownTests(SynchronousTestCase):
         self.request = evolve(REQUEST, step=lambda format, **fields: self.steps.append((format, fields)))
 
     def asked(self, *fields: tuple[bytes, bytes]) -> str:
-        logQuestion(self.request, URL, PreparedHeaders(fields))
+        logQuestion(self.request, URL, PreparedHeaders.of(fields))
         format, found = self.steps.pop()
         self.assertEqual((format, found["url"]), (ASKED, URL))
         return str(found["headers"])
 
     def answered(self, *fields: str) -> str:
         pairs = [field.encode().split(b": ", 1) for field in fields]
-        noRequest: Any = None
-        headers = HTTPResponse(ResponseHead(1, 200, b"", byName(pairs)), noRequest).headers
-        logAnswer(self.request, URL, headers, Denial(Trouble.DENIED), 1.5)
+        logAnswer(self.request, URL, byName(pairs), Denial(Trouble.DENIED), 1.5)
         format, found = self.steps.pop()
         self.assertEqual((format, found["verdict"], found["seconds"]), (ANSWERED, "refuses the login", 1.5))
         return str(found["headers"]).removesuffix(", content-encoding: ***")

@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
 from mailgate.auth.http.exchange import Unusable, question, route, verdict
+from mailgate.auth.http.headers import Values, valuesOf
 from mailgate.login import Client, Credentials, Denial, LoginRequest, Method, ScramSecret
 from mailgate.test.scram.test_secrets import SECRET, STORED
 
@@ -17,9 +18,9 @@ REQUEST = LoginRequest("imap", Credentials(Method.SCRAM_SHA_256, b"joe"), Client
 BACKEND = {"Auth-Server": "192.0.2.99", "Auth-Port": "143"}
 
 
-def answer(**fields: Any) -> Headers:
-    """The headers of an answer; underscores stand for hyphens."""
-    return Headers({name.replace("_", "-"): [value] for name, value in fields.items()})
+def answer(**fields: Any) -> Values:
+    """The values of the headers of an answer; underscores stand for hyphens."""
+    return valuesOf(Headers({name.replace("_", "-"): [value] for name, value in fields.items()}))
 
 
 class QuestionTests(SynchronousTestCase):

@@ -11,7 +11,6 @@ from typing import Any
 from twisted.names import dns
 
 from mailgate.auth.http.exchange import Unusable, Wait, route, verdict
-from mailgate.auth.http.headers import FieldHeaders
 from mailgate.auth.http.response import MAX_HEAD, MAX_LINE, ProtocolError, ResponseParser, Stage
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, fitForWire
 from mailgate.net.dns import _Question
@@ -72,16 +71,16 @@ def _judged(pieces: Sequence[bytes]) -> Any:
         parser.feed(data)
     if parser.head is None:
         return None
-    headers = FieldHeaders(parser.head.values)
+    values = parser.head.values
     for method in (Method.PLAIN, Method.XOAUTH2, Method.CRAM_MD5):
         credentials = Credentials(method, b"joe", b"sesame", authzid=b"ann")
         request = LoginRequest("imap", credentials, Client("192.0.2.7"))
-        judged = verdict(request, headers)
+        judged = verdict(request, values)
         if judged is not None:
             assert isinstance(judged, Denial | Wait)
             continue
         with suppress(Unusable):
-            found = route(request, headers, Backend("192.0.2.99", 143))
+            found = route(request, values, Backend("192.0.2.99", 143))
             assert found.backends and fitForWire(found.user, found.password, found.authzid)
     return None
 
