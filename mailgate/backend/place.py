@@ -44,15 +44,21 @@ class Place:
     retry: RetrySettings = RetrySettings()
     upstreams: Upstreams | None = None
 
-    def succeeded(self) -> None:
-        """A login got an answer there."""
+    def succeeded(self) -> bool:
+        """
+        A login got an answer there.
+
+        @return: whether the log has said that it fails, and is to say that it works again.
+        """
         peer = self.peer
-        if peer is not None:
-            peer.failingSince = 0.0
-            if self.group is not None:
-                self.group.succeeded(peer)
-            elif peer.fails and self.upstreams is not None:
-                self.upstreams.succeeded(peer)
+        if peer is None:
+            return False
+        peer.failingSince = 0.0
+        if self.group is not None:
+            self.group.succeeded(peer)
+        elif peer.fails and self.upstreams is not None:
+            self.upstreams.succeeded(peer)
+        return peer.outage.isOn
 
     def failed(self, reason: str, isAlone: bool) -> bool:
         """

@@ -5,7 +5,7 @@ Where a login may go: one L{Place} after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -79,17 +79,23 @@ class Places:
             if each.mode != "off" or each.hasFiles:
                 contextsFor(each)
 
-    def of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+    def of(self, route: Route, request: LoginRequest) -> Iterable[Place | NoBackend]:
         """
         The places that C{route} names for the login of C{request}, in the order in which they are to be tried. Outside
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
-        tls = None if route.options is None else route.options.tls
-        # Each generator around another one costs a login a part of a microsecond.
-        places = self._of(route, request)
-        return places if tls is None else self._allDecided(places, tls)
+        backends, options = route.backends, route.options
+        places: Iterable[Place | NoBackend]
+        if len(backends) != 1:
+            places = self._inTurn(route, request)
+        elif isinstance(backends[0], Backend):
+            # Most logins. A generator would cost more than what it yields.
+            places = self._only(backends[0])
+        else:
+            places = self._chosen(backends[0], route, request)
+        return places if options is None or options.tls is None else self._allDecided(places, options.tls)
 
-    def _allDecided(self, places: Iterator[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
+    def _allDecided(self, places: Iterable[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
         for place in places:
             decided = place if isinstance(place, NoBackend) else self._decided(place, tls)
             if isinstance(place, Place) and isinstance(decided, NoBackend):
@@ -97,23 +103,15 @@ class Places:
                 place.ended()
             yield decided
 
-    def _of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
-        backends = route.backends
-        if len(backends) != 1:
-            return self._inTurn(route, request)
-        backend = backends[0]
-        return self._only(backend) if isinstance(backend, Backend) else self._chosen(backend, route, request)
-
-    def _only(self, backend: Backend) -> Iterator[Place | NoBackend]:
-        """Yield the place of a backend that is alone. It never rests."""
+    def _only(self, backend: Backend) -> tuple[Place | NoBackend]:
+        """Return the place of a backend that is alone, where the session counts from now on. It never rests."""
         place = self._places.get(backend) or self._make(backend, backend, self._settings)
         peer = place.peer
         if peer is not None:
             if peer.order or peer.isFailing:
-                yield NoBackend(place.name, _whyOut(peer))
-                return
+                return (NoBackend(place.name, _whyOut(peer)),)
             peer.connections += 1
-        yield place
+        return (place,)
 
     def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """Yield the places of several backends."""

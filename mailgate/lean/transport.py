@@ -103,6 +103,8 @@ class StreamTransport:
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
+        if not self.connected:
+            events = self.decide(events)
         if events & WRITABLE:
             self._flush()
         if events & ~WRITABLE:
@@ -112,6 +114,13 @@ class StreamTransport:
                 self._watch(self._wanted)
             elif self._readEnded:
                 self._hungUp(events)
+
+    def decide(self, events: int) -> int:
+        """
+        The first event of a connection that this side makes: the attempt has succeeded or failed. Return the events
+        that are left for the connection; 0 for none.
+        """
+        raise NotImplementedError
 
     def failed(self, failure: Failure) -> None:
         """Close this connection, and no other: the protocol raised C{failure}, or the reactor stops."""
