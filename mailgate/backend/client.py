@@ -26,7 +26,7 @@ from mailgate.directives import ServerSettings
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
 from mailgate.net.endpoints import begin, settle
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.relay.protocol import makeNoDelay
+from mailgate.relay.protocol import Successor, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -60,6 +60,7 @@ class ProxyClient(Lines):
     @ivar concerns: warnings about a backend at which the login succeeded: phrases for the log that begin with a verb.
     """
 
+    logsIn = True
     reply = b""
     leftOver = b""
     concerns: tuple[str, ...] = ()
@@ -97,8 +98,6 @@ class ProxyClient(Lines):
     deadline passes.
     """
 
-    logsIn = True
-
     handshake: float | None = None
     """The seconds in which the system connected, if the stopwatch of the session does not know them."""
 
@@ -131,8 +130,6 @@ class ProxyClient(Lines):
         self.serverName = serverName
         self.backend = backend
         self._endpoint = endpoint
-        if proxy.method == "none":
-            self.logsIn = False
 
     # Each protocol implements these.
 
@@ -306,7 +303,7 @@ class ProxyClient(Lines):
 
     async def close(self) -> None:
         """Close the connection, drop what still arrives, and return when it is closed. L{expired} aborts it."""
-        self.dialogueReceived = _ignored  # type: ignore[method-assign, assignment]
+        self.dataReceived = _ignored  # type: ignore[method-assign, assignment]
         self._buffer = b""
         self.transport.loseConnection()
         # With TLS, a transport waits for the other side's close_notify.
@@ -321,6 +318,9 @@ class ProxyClient(Lines):
         """Pause the connection and set C{leftOver}: a relay takes both over."""
         self.transport.pauseProducing()
         self.leftOver, self._buffer = self._buffer, b""
+
+    def handOverTo(self, successor: Successor) -> None:
+        super().handOverTo(successor)
         # The session may last for days: free what it does not need.
         self._client = self.steps = None
         self._enter = _ignored

@@ -54,16 +54,15 @@ class Task:
         L{CancelledError} of L{cancel}.
     """
 
-    __slots__ = ("_awaited", "_cancelled", "_coroutine", "_failed", "_leaves")
+    _awaited: Condition | Deferred[Any] | None = None
+    """What the coroutine awaits, or has awaited while it runs; L{None} before L{start} and after the end."""
+    _cancelled = False
+    _leaves = False
+    """Whether it is to be cancelled at its next wait."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, object], failed: Callable[[Failure], object]) -> None:
         self._coroutine: Any = coroutine
         self._failed = failed
-        self._awaited: Condition | Deferred[Any] | None = None
-        """What the coroutine awaits, or has awaited while it runs; L{None} before L{start} and after the end."""
-        self._cancelled = False
-        self._leaves = False
-        """Whether it is to be cancelled at its next wait."""
 
     def start(self) -> None:
         """

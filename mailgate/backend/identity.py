@@ -243,18 +243,25 @@ def _facts(client: Client | None, forms: tuple[bytes, ...], hops: int) -> bytes:
     """Return the known facts about C{client}, and C{hops}, formatted with the templates C{forms}."""
     if client is None:
         return forms[5] % hops if hops else b""
-    host, name = plainForm(client.host), sessionOf(client)
-    port = client.port if host else 0
-    there, therePort = connectedTo(client) if host else ("", 0)
-    known: tuple[bytes | int, ...] = (host, port, name)
-    if not (host and port and name):
-        known = tuple(filter(None, known))
-    return _form(forms, host != b"", port != 0, name != b"", there, therePort, hops) % known
+    host, port, name = plainForm(client.host), client.port, sessionOf(client)
+    there, therePort = connectedTo(client)
+    if host and port and name:
+        return _form(forms, there, therePort, hops) % (host, port, name)
+    if not host:
+        port, there, therePort = 0, "", 0
+    known = tuple(filter(None, (host, port, name)))
+    return _form(forms, there, therePort, hops, host != b"", port != 0, name != b"") % known
 
 
 @lru_cache(256)
 def _form(
-    forms: tuple[bytes, ...], hasHost: bool, hasPort: bool, hasName: bool, there: str, therePort: int, hops: int
+    forms: tuple[bytes, ...],
+    there: str,
+    therePort: int,
+    hops: int,
+    hasHost: bool = True,
+    hasPort: bool = True,
+    hasName: bool = True,
 ) -> bytes:
     """
     Return the template for the facts in which clients differ. The others, in which few servers differ, are filled in.
@@ -275,7 +282,7 @@ def _form(
 
 def sessionOf(client: Client) -> bytes:
     """Return the id of the session of C{client} if a backend accepts it, otherwise nothing."""
-    return client.session.encode() if client.session and _SESSION.fullmatch(client.session) else b""
+    return client.session.encode() if _SESSION.fullmatch(client.session) else b""
 
 
 def connectedTo(client: Client) -> tuple[str, int]:

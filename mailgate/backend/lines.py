@@ -79,22 +79,23 @@ class Lines(Condition, RelayedProtocol):
         """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
         return True
 
-    def dialogueReceived(self, data: bytes) -> None:
-        if self._buffer:
-            self._buffer += data
-        elif self.isIntroducing and (data := self._unintroduced(data)) == b"":
+    def dataReceived(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.dataReceived(data)
             return
-        else:
-            self._buffer = data
-        self.notify()
-
-    def _unintroduced(self, data: bytes) -> bytes:
-        """Return C{data} without C{usualReply}, if they begin with it."""
-        reply = None if self.usualReply is None else self.usualReply.match(data)
-        if reply is None:
-            return data
-        self.isIntroducing = False
-        return data[reply.end() :]
+        if self.isIntroducing and self.usualReply is not None and not self._buffer:
+            reply = self.usualReply.match(data)
+            if reply is not None:
+                self.isIntroducing = False
+                data = data[reply.end() :]
+                if not data:
+                    return
+        self._buffer = self._buffer + data if self._buffer else data
+        task = self.task
+        if task is not None:
+            # As notify().
+            self.task = None
+            task.resume()
 
     def fail(self, reason: Exception) -> None:
         """Make the waiting coroutine raise C{reason}, or the next wait if none waits."""

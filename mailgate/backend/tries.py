@@ -108,11 +108,13 @@ class Tries:
             self._began = now
             self.deadline = now + retry.wholeLogin
             self._servers = 1
+            hasSpent = self.session.attempts > 1
         else:
+            hasSpent = True
             self.deadline = max(now, self.deadline)
             if not self._repeats:
                 self._servers += 1
-        if now > self._began or self.session.attempts > 1:
+        if hasSpent:
             stopwatch = self.session.stopwatch
             # What the client's earlier logins took, and earlier attempts.
             self._spent = 0.0 if stopwatch is None else stopwatch.seconds[_CONNECT]

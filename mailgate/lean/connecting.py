@@ -74,7 +74,9 @@ class Outgoing(StreamTransport):
     C{opened(protocol)} is called after its C{makeConnection}. On failure, C{failed(failure)} is called.
     """
 
+    fd = -1
     connected = False
+    _noDelay = True
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _deadline: IDelayedCall | None = None
@@ -95,7 +97,10 @@ class Outgoing(StreamTransport):
         @param failed: called if there is no connection.
         @param opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
         """
-        super().__init__(poller, -1, destination.family, destination.address, True)
+        # Nothing is left of what the base class sets: it has defaults.
+        self.poller = poller
+        self.family = destination.family
+        self._peer = destination.address
         self._raw = destination.raw
         self._build = build
         self._failed = failed

@@ -57,6 +57,7 @@ class StreamTransport:
     """Whether the peer made the connection."""
     connected = True
     disconnecting = False
+    protocol: Any = None
     producer: Any = None
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None
@@ -68,6 +69,7 @@ class StreamTransport:
     _writeEnded = False
     _writeEnding = False
     _aborting = False
+    _waiting: deque[Any] | None = None
     _waitingSize = 0
     _streaming = False
     _producerPaused = False
@@ -83,10 +85,8 @@ class StreamTransport:
         self.fd = fd
         self.poller = poller
         self.family = family
-        self.protocol: Any = None
         self._peer = peer
         self._noDelay = noDelay
-        self._waiting: deque[Any] | None = None
 
     def open(self, protocol: Any) -> None:
         """Connect C{protocol}."""

@@ -27,6 +27,8 @@ from mailgate.protocols.imap4.capabilities import withoutHidden
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_BOTH_QUOTABLE = re.compile(rb"[ -~]{0,256}\n[ -~]{0,256}")
+"""Matches a user name and a password with a line feed between them."""
 _INITIAL = frozenset((b"SASL-IR", b"IMAP4REV2"))
 """The capabilities of a backend that takes initial responses (RFC 4959; RFC 9051, section 6.2.2)."""
 _LONGEST_COMMAND = 8190
@@ -146,7 +148,9 @@ class IMAP4Client(ProxyClient):
         return any(not line.startswith(b"*") for line in ahead.splitlines())
 
     async def greeted(self) -> None:
-        greeting = await self.line()
+        if not self._buffer:
+            await self
+        greeting = self.takeLine() or await self.line()
         parsed = _parseGreeting(greeting)
         if parsed.status != (b"OK" if self.logsIn else b"PREAUTH"):
             # A server that is full greets with BYE.
@@ -195,7 +199,8 @@ class IMAP4Client(ProxyClient):
         elif self.greetsAsWe:
             await self._countHops(credentials, request)
         # Only printable ASCII is safe in quoted strings. Anything else needs literals, which cost LOGIN round trips.
-        isQuotable = _QUOTABLE.fullmatch(user) and _QUOTABLE.fullmatch(credentials.password or b"")
+        both = user + b"\n" + (credentials.password or b"")
+        isQuotable = _BOTH_QUOTABLE.fullmatch(both)
         if method == "login" or (
             method == "auto" and not credentials.authzid and listed.takesLogin and (isQuotable or not listed.takesPlain)
         ):
@@ -203,7 +208,7 @@ class IMAP4Client(ProxyClient):
                 raise Unauthorizing("LOGIN has no place for an authorization identity")
             password = credentials.knownPassword
             if isQuotable:
-                self.sendLogin(b"%b LOGIN %b %b" % (tag, _quoted(user), _quoted(password)))
+                self.sendLogin(tag + b" LOGIN " + _quoted(both).replace(b"\n", b'" "'))
             else:
                 await self._sendLiterals(tag, (user, password), credentials)
             completion = await self._response(tag)
