@@ -177,7 +177,16 @@ class Connector:
                 client.steps.logsIn(login.method)
             await client.login(login, tries.request)
             tries.isServed = isKept = True
-            self._accepted(client, place, tries)
+            if place.succeeded():
+                hasAnswered(place, self._seconds())
+            session.place = place.peer if tries.staying is None else self._seat(tries.staying, place, session)
+            if client.steps is not None:
+                client.steps.accepted()
+                client.steps.close()
+            if client.concerns:
+                self._warn(client.concerns, session)
+            if self._watch is not None:
+                self._watch.attempted(session, place, None, *tries.measured(client))
             return client
         except LoginRefused as refused:
             isDecided = True
@@ -189,20 +198,6 @@ class Connector:
             if not isKept:
                 self._abandon(client, place, isDecided)
         return None
-
-    def _accepted(self, client: ProxyClient, place: Place, tries: Tries) -> None:
-        """The backend has accepted the login."""
-        session = tries.session
-        if place.succeeded():
-            hasAnswered(place, self._seconds())
-        session.place = place.peer if tries.staying is None else self._seat(tries.staying, place, session)
-        if client.steps is not None:
-            client.steps.accepted()
-            client.steps.close()
-        if client.concerns:
-            self._warn(client.concerns, session)
-        if self._watch is not None:
-            self._watch.attempted(session, place, None, *tries.measured(client))
 
     def _abandon(self, client: ProxyClient, place: Place, isDecided: bool) -> None:
         """An attempt has ended without a conversation, perhaps as the client has left."""

@@ -5,7 +5,7 @@ One backend for a login, with what it takes to connect there and what its logins
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 
@@ -33,6 +33,8 @@ class Place:
     @ivar peer: what is known of it: by the group, or outside of groups.
     @ivar retry: how long it may take, and after which failures a login goes on.
     @ivar upstreams: the groups, and what is known of servers outside of groups.
+    @ivar wholeLogin: as in C{retry}.
+    @ivar attempt: as in C{retry}.
     """
 
     name: str
@@ -43,6 +45,13 @@ class Place:
     peer: Peer | None = None
     retry: RetrySettings = RetrySettings()
     upstreams: Upstreams | None = None
+    wholeLogin: float = field(init=False)
+    attempt: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        # Each login needs them.
+        self.wholeLogin = self.retry.wholeLogin
+        self.attempt = self.retry.attempt
 
     def succeeded(self) -> bool:
         """

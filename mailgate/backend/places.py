@@ -88,11 +88,18 @@ class Places:
         places: Iterable[Place | NoBackend]
         if len(backends) != 1:
             places = self._inTurn(route, request)
-        elif isinstance(backends[0], Backend):
-            # Most logins. A generator would cost more than what it yields.
-            places = self._only(backends[0])
+        elif not isinstance(backend := backends[0], Backend):
+            places = self._chosen(backend, route, request)
         else:
-            places = self._chosen(backends[0], route, request)
+            # Most logins. A generator would cost more than what it yields. A backend that is alone never rests.
+            place = self._places.get(backend) or self._make(backend, backend, self._settings)
+            peer = place.peer
+            places = (place,)
+            if peer is not None:
+                if peer.order or peer.isFailing:
+                    places = (NoBackend(place.name, _whyOut(peer)),)
+                else:
+                    peer.connections += 1
         return places if options is None or options.tls is None else self._allDecided(places, options.tls)
 
     def _allDecided(self, places: Iterable[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
@@ -102,16 +109,6 @@ class Places:
                 place.undecided()
                 place.ended()
             yield decided
-
-    def _only(self, backend: Backend) -> tuple[Place | NoBackend]:
-        """Return the place of a backend that is alone, where the session counts from now on. It never rests."""
-        place = self._places.get(backend) or self._make(backend, backend, self._settings)
-        peer = place.peer
-        if peer is not None:
-            if peer.order or peer.isFailing:
-                return (NoBackend(place.name, _whyOut(peer)),)
-            peer.connections += 1
-        return (place,)
 
     def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """Yield the places of several backends."""

@@ -102,11 +102,11 @@ class Tries:
         @param client: the attempt.
         """
         self.client = client
-        retry, deadlines = place.retry, self.deadlines
+        deadlines = self.deadlines
         self._since = now = deadlines.seconds()
         if not self._servers:
             self._began = now
-            self.deadline = now + retry.wholeLogin
+            self.deadline = now + place.wholeLogin
             self._servers = 1
             hasSpent = self.session.attempts > 1
         else:
@@ -118,7 +118,7 @@ class Tries:
             stopwatch = self.session.stopwatch
             # What the client's earlier logins took, and earlier attempts.
             self._spent = 0.0 if stopwatch is None else stopwatch.seconds[_CONNECT]
-        due = now + retry.connectTimeout
+        due = now + place.attempt
         if due > self.deadline:
             due = self.deadline
         if due - now < FINEST and isinstance(deadlines, CoarseClock):

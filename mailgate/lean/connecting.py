@@ -70,9 +70,14 @@ class Outgoing(StreamTransport):
     The transport of a connection that this side makes. It exists before the connection does, and the first event
     decides whether the attempt succeeds.
 
-    On success, C{build(address)} returns the protocol, unless there is no C{build} and the protocol is set already, and
-    C{opened(protocol)} is called after its C{makeConnection}. On failure, C{failed(failure)} is called.
+    On failure, C{failed(failure)} is called. Set C{protocol} or C{build} before L{connect}.
+
+    @ivar build: called on success with the address, returns the protocol; L{None} if C{protocol} is set.
+    @ivar opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
     """
+
+    build: Callable[[IAddress], Any] | None = None
+    opened: Callable[[Any], object] | None = None
 
     fd = -1
     connected = False
@@ -86,25 +91,19 @@ class Outgoing(StreamTransport):
         self,
         poller: Poller,
         destination: Destination,
-        build: Callable[[IAddress], Any] | None,
         failed: Callable[[Failure], object],
-        opened: Callable[[Any], object] | None = None,
     ) -> None:
         """
         @param poller: watches the descriptor.
         @param destination: the address to connect to.
-        @param build: makes the protocol; L{None} if the caller sets C{protocol}.
         @param failed: called if there is no connection.
-        @param opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
         """
         # Nothing is left of what the base class sets: it has defaults.
         self.poller = poller
         self.family = destination.family
         self._peer = destination.address
         self._raw = destination.raw
-        self._build = build
         self._failed = failed
-        self._opened = opened
 
     def connect(self, events: int, source: tuple[str, int] | None = None) -> None:
         """
@@ -144,13 +143,14 @@ class Outgoing(StreamTransport):
             self._deadline = clock.callLater(timeout, self.giveUp, TimeoutError())
 
     def decide(self, events: int) -> int:
-        error = self._error() if events & _UNUSUAL else None
-        if error is not None and error.errno not in _ESTABLISHED:
-            self.giveUp(getConnectError(error))
+        if events & _UNUSUAL and (error := self._error()) is not None:
+            if error.errno in _ESTABLISHED:
+                self._open()
+                self.connectionLost(Failure(ConnectionLost(str(error))))
+            else:
+                self.giveUp(getConnectError(error))
             return 0
         self._open()
-        if error is not None:
-            self.connectionLost(Failure(ConnectionLost(str(error))))
         return events & READABLE if self.connected else 0
 
     def _error(self) -> OSError | None:
@@ -167,27 +167,25 @@ class Outgoing(StreamTransport):
         """There is a connection: connect the protocol."""
         if self._deadline is not None:
             self._stopWaiting()
-        protocol = self.protocol if self._build is None else self._build(self._peer)
-        failed = self._failed
+        if self.build is not None:
+            self.protocol = self.build(self._peer)
+            if self.protocol is None:
+                self.giveUp(ConnectionAborted())
+        failed, self._failed = self._failed, None
         if failed is None:
-            # The protocol's maker has cancelled the attempt.
+            # There is no protocol, or its maker has cancelled the attempt.
             return
-        if protocol is None:
-            self.giveUp(ConnectionAborted())
-            return
-        self._failed = None
         self.connected = True
-        self.protocol = protocol
         if self._watched != READABLE:
             self._want(READABLE)
         try:
-            protocol.makeConnection(self)
+            self.protocol.makeConnection(self)
         except Exception:
             self.onLoss = failed
             self.failed(Failure())
             raise
-        if self._opened is not None:
-            self._opened(protocol)
+        if self.opened is not None:
+            self.opened(self.protocol)
 
     def settle(self) -> None:
         """
@@ -273,8 +271,8 @@ class LeanEndpoint:
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         connected: Deferred[Any] = Deferred(lambda _: outgoing.cancel())
-        build = protocolFactory.buildProtocol
-        outgoing = Outgoing(self._reactor.poller, self._destination, build, connected.errback, connected.callback)
+        outgoing = Outgoing(self._reactor.poller, self._destination, connected.errback)
+        outgoing.build, outgoing.opened = protocolFactory.buildProtocol, connected.callback
         outgoing.connect(_EITHER)
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)
@@ -288,7 +286,7 @@ class LeanEndpoint:
         @param failed: called with a failure if there is no connection.
         @param isGreeted: whether the protocol may be connected as late as the peer's first bytes.
         """
-        outgoing = Outgoing(self._reactor.poller, self._destination, None, failed)
+        outgoing = Outgoing(self._reactor.poller, self._destination, failed)
         outgoing.protocol = protocol
         outgoing.connect(READABLE if isGreeted else _EITHER)
         if self._timeout is not None:
@@ -329,9 +327,8 @@ class LeanConnector:
         """Start an attempt to connect."""
         self._factory.doStart()
         self._factory.startedConnecting(self)
-        build = self._factory.buildProtocol
-        outgoing = Outgoing(self._reactor.poller, self._destination, build, self._failed, self._opened)
-        self._attempt = outgoing
+        self._attempt = outgoing = Outgoing(self._reactor.poller, self._destination, self._failed)
+        outgoing.build, outgoing.opened = self._factory.buildProtocol, self._opened
         outgoing.connect(READABLE | WRITABLE, self._source)
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)
