@@ -230,7 +230,8 @@ class ProxyClient(Lines):
         @raise BackendError: the backend cannot be used.
         @raise Exception: the argument of L{fail}, for example a failed connect.
         """
-        self._client, self._enter = client, enter
+        self._client = client
+        self._enter = enter
         tls = self.backend.tls
         isGreeted = not self.isTimed and self._proxy.proxyProtocol == "off" and tls is not BackendTLS.IMPLICIT
         self._connecting = begin(self._endpoint, self, self._notConnected, isGreeted)

@@ -244,7 +244,7 @@ def _facts(client: Client | None, forms: tuple[bytes, ...], hops: int) -> bytes:
     if client is None:
         return forms[5] % hops if hops else b""
     host, port, name = plainForm(client.host), client.port, sessionOf(client)
-    there, therePort = connectedTo(client)
+    there, therePort = client.knownLocal if client.proxied is None else connectedTo(client)
     if host and port and name:
         return _form(forms, there, therePort, hops) % (host, port, name)
     if not host:

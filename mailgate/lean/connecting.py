@@ -143,6 +143,10 @@ class Outgoing(StreamTransport):
             self._deadline = clock.callLater(timeout, self.giveUp, TimeoutError())
 
     def decide(self, events: int) -> int:
+        """
+        The first event: the attempt has succeeded or failed. Return the events that are left for the connection; 0 for
+        none.
+        """
         if events & _UNUSUAL and (error := self._error()) is not None:
             if error.errno in _ESTABLISHED:
                 self._open()

@@ -62,6 +62,8 @@ class StreamTransport:
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None
     """Called at the end, after the protocol's C{connectionLost}."""
+    decide: Callable[[int], int]
+    """Takes the first events of a connection that this side makes. Returns those that are left for the connection."""
     _wanted = READABLE
     _watched = READABLE
     """The events that the poller watches: C{_wanted}, or more."""
@@ -114,13 +116,6 @@ class StreamTransport:
                 self._watch(self._wanted)
             elif self._readEnded:
                 self._hungUp(events)
-
-    def decide(self, events: int) -> int:
-        """
-        The first event of a connection that this side makes: the attempt has succeeded or failed. Return the events
-        that are left for the connection; 0 for none.
-        """
-        raise NotImplementedError
 
     def failed(self, failure: Failure) -> None:
         """Close this connection, and no other: the protocol raised C{failure}, or the reactor stops."""

@@ -121,7 +121,7 @@ def _parseGreeting(line: bytes) -> _Greeting:
 
 
 def _quoted(text: bytes) -> bytes:
-    """Return C{text}, which is L{_QUOTABLE}, as a quoted string."""
+    """Return C{text}, whose bytes may all be quoted, as a quoted string."""
     return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
@@ -158,7 +158,8 @@ class IMAP4Client(ProxyClient):
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
-        self.greetsAsWe = self.isGateway = parsed.isOurs
+        if parsed.isOurs:
+            self.greetsAsWe = self.isGateway = True
         self._listed = listed = parsed.listed
         known = self.known
         # What it says in the clear may be an attacker's, and is not what it says over TLS.
@@ -193,7 +194,8 @@ class IMAP4Client(ProxyClient):
         return tuple(self._listed.text.split())
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
-        tag, method, listed, user = request.tag, credentials.method, self._listed, credentials.user
+        tag, listed = request.tag, self._listed
+        method, user = credentials.method, credentials.user
         if listed.takesID and credentials.options.identifies and self._proxy.tellsByCommand:
             self._identify(credentials, request)
         elif self.greetsAsWe:
@@ -208,6 +210,7 @@ class IMAP4Client(ProxyClient):
                 raise Unauthorizing("LOGIN has no place for an authorization identity")
             password = credentials.knownPassword
             if isQuotable:
+                # A space between both strings in the place of the line feed.
                 self.sendLogin(tag + b" LOGIN " + _quoted(both).replace(b"\n", b'" "'))
             else:
                 await self._sendLiterals(tag, (user, password), credentials)
