@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import TimeoutError
-from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,7 +24,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.backend.steps import Steps
 from mailgate.directives import ServerSettings
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
-from mailgate.net.endpoints import begin, settle
+from mailgate.net.endpoints import Begin, settle
 from mailgate.net.proxyprotocol import headerFor
 from mailgate.relay.protocol import Successor, makeNoDelay
 from mailgate.session import Phase
@@ -115,21 +115,19 @@ class ProxyClient(Lines):
     introduction = b""
     """The command that sends the client's address to the backend (ID, XCLIENT), its line end included; may be empty."""
 
-    def __init__(
-        self, settings: ServerSettings, serverName: str, backend: Backend, endpoint: IStreamClientEndpoint
-    ) -> None:
+    def __init__(self, settings: ServerSettings, serverName: str, backend: Backend, begin: Begin) -> None:
         """
         @param settings: the server's directives.
         @param serverName: the gateway's host name (C{server_name}).
         @param backend: the backend.
-        @param endpoint: connects to C{backend}.
+        @param begin: connects to C{backend}.
         """
         self._proxy = proxy = settings[ProxySettings]
         self.limit = proxy.buffer
         self.settings = settings
         self.serverName = serverName
         self.backend = backend
-        self._endpoint = endpoint
+        self._begin = begin
 
     # Each protocol implements these.
 
@@ -234,7 +232,7 @@ class ProxyClient(Lines):
         self._enter = enter
         tls = self.backend.tls
         isGreeted = not self.isTimed and self._proxy.proxyProtocol == "off" and tls is not BackendTLS.IMPLICIT
-        self._connecting = begin(self._endpoint, self, self._notConnected, isGreeted)
+        self._connecting = self._begin(self, self._notConnected, isGreeted)
         # A coroutine around another one costs every login.
         return self.greeted() if tls is None or tls is BackendTLS.OFF else self._openTLS(tls, contexts)
 

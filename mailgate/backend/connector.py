@@ -150,7 +150,7 @@ class Connector:
         @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
         """
         session = tries.session
-        client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
+        client = self._client(self._settings, self._serverName, place.backend, place.begin)
         client.reactor = self._reactor
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"

@@ -203,7 +203,7 @@ class Learning(Service):
         self._journal.failure("what a backend offers could not be learned", failure)
 
     async def _ask(self, key: str, learner: Learner, place: Place) -> None:
-        client = learner.client(learner.settings, learner.serverName, place.backend, place.endpoint)
+        client = learner.client(learner.settings, learner.serverName, place.backend, place.begin)
         client.logsIn = learner.settings[ProxySettings].method != "none"
         isOver = False
         try:

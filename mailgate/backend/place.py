@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mailgate.backend.retry import RetrySettings
 from mailgate.login import Backend
+from mailgate.net.endpoints import Begin
 from mailgate.tls.backendcontexts import IBackendContexts
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer, PeerState
@@ -27,7 +27,7 @@ class Place:
 
     @ivar name: how the log names it.
     @ivar backend: with all that directives say of it.
-    @ivar endpoint: its address.
+    @ivar begin: connects to it.
     @ivar contexts: of its TLS.
     @ivar group: the group that it was chosen from, if it was.
     @ivar peer: what is known of it: by the group, or outside of groups.
@@ -39,7 +39,7 @@ class Place:
 
     name: str
     backend: Backend
-    endpoint: IStreamClientEndpoint
+    begin: Begin
     contexts: IBackendContexts | None
     group: Upstream | None = None
     peer: Peer | None = None

@@ -14,7 +14,7 @@ from mailgate.backend.place import NoBackend, Place, Staying
 from mailgate.backend.retry import RetrySettings
 from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendGroup, BackendTLS, Destination, LoginRequest, Route, TLSOptions
-from mailgate.net.endpoints import endpointFor
+from mailgate.net.endpoints import beginning, endpointFor
 from mailgate.rules.facts import Facts, factsOf
 from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -292,14 +292,14 @@ class Places:
         contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)
         names = None if group is None or self._upstreams is None else self._upstreams.namesOf(group)
         reactor = self._reactor if names is None else self._reactor.findingBy(names)
-        endpoint = endpointFor(reactor, backend.host, backend.port, None)
+        begin = beginning(endpointFor(reactor, backend.host, backend.port, None))
         peer = None
         if isinstance(key, Peer):
             peer = key
         elif self._upstreams is not None:
             peer = self._upstreams.lone(key)
         place = self._places[key] = Place(
-            str(backend), backend, endpoint, contexts, group, peer, retry or self._retry, self._upstreams
+            str(backend), backend, begin, contexts, group, peer, retry or self._retry, self._upstreams
         )
         return place
 

@@ -72,7 +72,7 @@ class Use:
 
         @param place: where to.
         """
-        client = self.client(self.server, self.serverName, place.backend, place.endpoint)
+        client = self.client(self.server, self.serverName, place.backend, place.begin)
         client.logsIn = self.server[ProxySettings].method != "none"
         return client
 
