@@ -204,6 +204,7 @@ class Gateway(MultiService):
             journal,
             places,
             self._watch,
+            self._relays.clock,
         )
         tls = self._contexts.get(server.name)
         if tls is None and usesTLS(server):

@@ -5,13 +5,13 @@ The base class of logins at a backend, for all protocols. L{mailgate.backend.con
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import TimeoutError
-from twisted.internet.interfaces import IHandshakeListener, IStreamClientEndpoint
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -24,9 +24,9 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.backend.steps import Steps
 from mailgate.directives import ServerSettings
 from mailgate.login import Backend, BackendTLS, Client, LoginRequest
-from mailgate.net.endpoints import begin, settle
+from mailgate.net.endpoints import Begin, settle
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.relay.protocol import makeNoDelay
+from mailgate.relay.protocol import Successor, makeNoDelay
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -51,7 +51,8 @@ class ProxyClient(Lines):
     A conversation with a backend. L{open} begins it; L{login} may follow, several times if the protocol allows that. It
     ends with L{detach} (a relay takes the connection over), with L{probe}, or with L{abandon}.
 
-    L{open}, L{login} and L{probe} are coroutines. L{fail} makes them raise; the owner of a deadline calls L{expired}.
+    L{open} and L{login} return coroutines, as L{probe} does. L{fail} makes them raise; the owner of a deadline calls
+    L{expired}.
 
     @ivar reply: the backend's reply to the last login, line ends included.
     @ivar leftOver: bytes that the backend had sent after C{reply} when the connection was detached.
@@ -59,11 +60,13 @@ class ProxyClient(Lines):
     @ivar concerns: warnings about a backend at which the login succeeded: phrases for the log that begin with a verb.
     """
 
+    logsIn = True
     reply = b""
     leftOver = b""
     concerns: tuple[str, ...] = ()
 
     _isShakingHands = False
+    _awaitsConnection = False
     _isClosed = False
     _isLate = False
     _connecting: Any = None
@@ -107,32 +110,24 @@ class ProxyClient(Lines):
     known = UNKNOWN
     """What is known of the capabilities of the backend."""
 
-    isIntroducing = False
-    """Whether the reply to C{introduction} is still to be read."""
     steps: Steps | None = None
     """Logs what happens, for level debug; L{None} if that is not logged."""
     introduction = b""
     """The command that sends the client's address to the backend (ID, XCLIENT), its line end included; may be empty."""
 
-    def __init__(
-        self, settings: ServerSettings, serverName: str, backend: Backend, endpoint: IStreamClientEndpoint
-    ) -> None:
+    def __init__(self, settings: ServerSettings, serverName: str, backend: Backend, begin: Begin) -> None:
         """
         @param settings: the server's directives.
         @param serverName: the gateway's host name (C{server_name}).
         @param backend: the backend.
-        @param endpoint: connects to C{backend}.
+        @param begin: connects to C{backend}.
         """
-        super().__init__(settings[ProxySettings].buffer)
+        self._proxy = proxy = settings[ProxySettings]
+        self.limit = proxy.buffer
         self.settings = settings
         self.serverName = serverName
         self.backend = backend
-        self._endpoint = endpoint
-        proxy = settings[ProxySettings]
-        self._proxyProtocol = proxy.proxyProtocol
-        self.tellsByCommand = proxy.tellsByCommand
-        self._proxy = proxy
-        self.logsIn = proxy.method != "none"
+        self._begin = begin
 
     # Each protocol implements these.
 
@@ -220,11 +215,12 @@ class ProxyClient(Lines):
 
     # The conversation.
 
-    async def open(
+    def open(
         self, client: Client | None, contexts: IBackendContexts | None, enter: Callable[[Phase], object] = _ignored
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """
-        Connect, start TLS if the backend is configured for it, and read the greeting.
+        Begin to connect. The coroutine, which the caller awaits, starts TLS if the backend is configured for it, and
+        reads the greeting.
 
         @param client: the client for the PROXY header; L{None} if there is no client.
         @param contexts: for the backend's TLS; L{None} for TLS with the defaults of all directives.
@@ -232,13 +228,19 @@ class ProxyClient(Lines):
         @raise BackendError: the backend cannot be used.
         @raise Exception: the argument of L{fail}, for example a failed connect.
         """
-        self._client, self._enter = client, enter
+        self._client = client
+        self._enter = enter
         tls = self.backend.tls
-        isGreeted = not self.isTimed and self._proxyProtocol == "off" and tls is not BackendTLS.IMPLICIT
-        self._connecting = begin(self._endpoint, self, self._notConnected, isGreeted)
+        isGreeted = not self.isTimed and self._proxy.proxyProtocol == "off" and tls is not BackendTLS.IMPLICIT
+        self._connecting = self._begin(self, self._notConnected, isGreeted)
+        # A coroutine around another one costs every login.
+        return self.greeted() if tls is None or tls is BackendTLS.OFF else self._openTLS(tls, contexts)
+
+    async def _openTLS(self, tls: BackendTLS, contexts: IBackendContexts | None) -> None:
         if tls is BackendTLS.IMPLICIT:
+            self._awaitsConnection = True
             while self.transport is None:
-                await self._wait()
+                await self
             await self._startTLS(contexts)
         await self.greeted()
         if tls is BackendTLS.STARTTLS:
@@ -246,9 +248,9 @@ class ProxyClient(Lines):
             await self._startTLS(contexts)
             await self.secured()
 
-    async def login(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+    def login(self, credentials: BackendCredentials, request: LoginRequest) -> Coroutine[Any, Any, None]:
         """
-        Log in after L{open}, and set C{reply}.
+        Log in after L{open}. The coroutine, which the caller awaits, sets C{reply}.
 
         @param credentials: what to log in with.
         @param request: the client's login.
@@ -259,26 +261,25 @@ class ProxyClient(Lines):
         self.reply = b""
         self.isLoggingIn = True
         secret = credentials.password
-        if secret is None or len(secret) <= _LONG_SECRET:
-            await self.authenticate(credentials, request)
-        else:
-            await self._authenticateAtLength(credentials, request, len(secret))
-        if self._tls is not None:
-            self._tls.loggedIn()
-            self._tls = None
+        if self._tls is None and (secret is None or len(secret) <= _LONG_SECRET):
+            return self.authenticate(credentials, request)
+        return self._logInWithCare(credentials, request, 0 if secret is None else len(secret))
 
-    async def _authenticateAtLength(self, credentials: BackendCredentials, request: LoginRequest, length: int) -> None:
+    async def _logInWithCare(self, credentials: BackendCredentials, request: LoginRequest, length: int) -> None:
         """
-        L{authenticate} with a secret of C{length} bytes. Some servers close the connection when a message is too long
-        for them. The client chooses its length, so that is no failure of the backend.
+        L{authenticate} over TLS, or with a long secret of C{length} bytes. Some servers close the connection when a
+        message is too long for them. The client chooses its length, so that is no failure of the backend.
         """
         try:
             await self.authenticate(credentials, request)
         except BackendError as error:
-            if error.cause != "error" or error.reply:
+            if length <= _LONG_SECRET or error.cause != "error" or error.reply:
                 raise
             message = f"{error} after a password or token of {length} bytes, which may be too long for it"
             raise BackendError(message, counts=False, cause="") from None
+        if self._tls is not None:
+            self._tls.loggedIn()
+            self._tls = None
 
     async def probe(self, contexts: IBackendContexts | None, isShort: bool = False) -> None:
         """
@@ -301,27 +302,33 @@ class ProxyClient(Lines):
 
     async def close(self) -> None:
         """Close the connection, drop what still arrives, and return when it is closed. L{expired} aborts it."""
-        self.dialogueReceived = _ignored  # type: ignore[method-assign, assignment]
+        self.dataReceived = _ignored  # type: ignore[method-assign, assignment]
         self._buffer = b""
         self.transport.loseConnection()
         # With TLS, a transport waits for the other side's close_notify.
         while not (self._isClosed or self._isLate):
-            await self._changed
+            # What the goodbye has failed with does not matter any more.
+            self.loss = None
+            await self
         if not self._isClosed:
             self.transport.abortConnection()
 
     def detach(self) -> None:
         """Set C{leftOver}: a relay takes it and the connection over."""
         self.leftOver, self._buffer = self._buffer, b""
+
+    def handOverTo(self, successor: Successor) -> None:
+        super().handOverTo(successor)
         # The session may last for days: free what it does not need.
-        self._client, self._enter, self.steps = None, _ignored, None
+        self._client = self.steps = None
+        self._enter = _ignored
 
     def abandon(self) -> None:
         """Abort the connection, or the attempt to connect, after a failure."""
         # The coroutine may be the caller. It must not be resumed.
-        self._changed.task = None
+        self.task = None
         # The exception leads to the frames that it went through, and so to this object and to the password.
-        self._loss = None
+        self.loss = None
         connecting, self._connecting = self._connecting, None
         if self.transport is not None:
             self.transport.abortConnection()
@@ -336,11 +343,13 @@ class ProxyClient(Lines):
         @param line: the line without its end.
         @raise BackendError: the backend has replied already.
         """
-        if self.introduction and self.steps is not None:
-            self.steps.introduces(self.introduction)
-        self.send(self.introduction + line)
-        self.isIntroducing = self.introduction != b""
-        self.introduction = b""
+        if self.introduction:
+            if self.steps is not None:
+                self.steps.introduces(self.introduction)
+            line = self.introduction + line
+            self.introduction = b""
+            self.isIntroducing = True
+        self.send(line)
 
     async def _startTLS(self, contexts: IBackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
@@ -357,7 +366,7 @@ class ProxyClient(Lines):
         self._isShakingHands = True
         self.transport.startTLS(tls)
         while self._isShakingHands:
-            await self._wait()
+            await self
         if not tls.hasCertificate:
             message = "has no certificate: remove ciphers without authentication from proxy_ssl_ciphers"
             raise BackendError(message, counts=False, cause="tls")
@@ -365,19 +374,20 @@ class ProxyClient(Lines):
 
     def handshakeCompleted(self) -> None:
         self._isShakingHands = False
-        self._changed.notify()
+        self.notify()
 
     def connectionMade(self) -> None:
         self._connecting = None
         makeNoDelay(self.transport)
-        if self._proxyProtocol != "off":
-            self.transport.write(headerFor(self._client or self._ourselves(), self._proxyProtocol))
+        version = self._proxy.proxyProtocol
+        if version != "off":
+            self.transport.write(headerFor(self._client or self._ourselves(), version))
         self._enter(Phase.BACKEND_LOGIN)
         if self.isWatched:
             measure = getattr(self.transport, "handshakeTime", None)
             self.handshake = None if measure is None else measure()
-        if self.backend.tls is BackendTLS.IMPLICIT:
-            self._changed.notify()
+        if self._awaitsConnection:
+            self.notify()
 
     def _ourselves(self) -> Client:
         """
@@ -385,7 +395,7 @@ class ProxyClient(Lines):
         header without addresses, and logs a warning.
         """
         own, other = self.transport.getHost(), self.transport.getPeer()
-        if self._proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):
+        if self._proxy.proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):
             return _NOBODY
         return Client(own.host, own.port, local=other.host, localPort=other.port)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
@@ -25,6 +26,7 @@ from mailgate.backend.steps import Steps, whyChosen
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
 from mailgate.interfaces import IConnector, IWatch
+from mailgate.lean.clock import FINEST, deadlinesOf
 from mailgate.log.connection import BACKEND_WARNING, CHOSEN, LOOPS, STICKY_MOVED, about
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Denial, LoginRequest, Method, Refusal, Route, Trouble, fitForWire
@@ -68,6 +70,7 @@ class Connector:
         journal: Journal,
         places: Places,
         watch: IWatch | None = None,
+        clock: IReactorTime | None = None,
     ) -> None:
         """
         @param client: the class of the protocol's login at a backend, or what makes its instances.
@@ -77,12 +80,14 @@ class Connector:
         @param journal: the log.
         @param places: finds the backends of a route.
         @param watch: receives each attempt; L{None} if nothing does.
+        @param clock: where the deadlines of logins wait; L{None} for C{reactor}.
         """
         self._client = client
         self._settings = settings
         self._serverName = serverName
         self._reactor = reactor
         self._seconds = reactor.seconds
+        self._deadlines = deadlinesOf(clock or reactor, FINEST)
         self._journal = journal
         self._places = places
         self._watch = watch
@@ -106,7 +111,7 @@ class Connector:
         login = self._prepared(route, request, session)
         if isinstance(login, Denial):
             return login
-        tries = Tries(route, request, session, self._seconds)
+        tries = Tries(route, request, session, self._deadlines)
         try:
             for place in self._places.of(route, request):
                 session.enter(Phase.CONNECT)
@@ -144,64 +149,65 @@ class Connector:
 
         @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
         """
-        client = self._client(self._settings, self._serverName, place.backend, place.endpoint)
+        session = tries.session
+        client = self._client(self._settings, self._serverName, place.backend, place.begin)
+        client.reactor = self._reactor
         # An authenticator may name the method. A client that is not logged in must not reach the backend.
         client.logsIn = login.method != "none"
-        session, watch = tries.session, self._watch
-        # With a watch TCP says how long it took to connect, which costs less than a further event.
-        client.isTimed = (watch is None and session.stopwatch is not None) or session.debugging is not None
-        client.isWatched = watch is not None
-        client.reactor = self._reactor
-        enter, steps = session.enter, None
+        enter = session.enter
+        if self._watch is not None:
+            # TCP says how long it took to connect, which costs less than a further event.
+            client.isWatched = True
+        elif session.stopwatch is not None:
+            client.isTimed = True
         if session.debugging is not None:
-            client.steps = steps = Steps(session, client, place.name, self._seconds)
-            enter = steps.enter
-        if isinstance(place.contexts, DecidedContexts):
+            client.isTimed = True
+            client.steps = Steps(session, client, place.name, self._seconds)
+            enter = client.steps.enter
+        if place.contexts is not None and isinstance(place.contexts, DecidedContexts):
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
         isKept = isDecided = False
-        tries.begin(place)
-        deadline = self._reactor.callLater(tries.allotted, client.expired)
+        tries.begin(place, client)
         try:
             await client.open(tries.request.client, place.contexts, enter)
-            if deadline.active():
-                # The backend has greeted: the rest of the login's time is for the login.
-                deadline.delay(tries.rest)
-            if steps is not None:
-                steps.logsIn(login.method)
+            # The backend has greeted: the rest of the login's time is for the login.
+            tries.due = tries.deadline
+            if client.steps is not None:
+                client.steps.logsIn(login.method)
             await client.login(login, tries.request)
-            tries.isServed = isKept = isDecided = True
-            self._succeeded(place)
+            tries.isServed = isKept = True
+            if place.succeeded():
+                hasAnswered(place, self._seconds())
             session.place = place.peer if tries.staying is None else self._seat(tries.staying, place, session)
-            if steps is not None:
-                steps.accepted()
+            if client.steps is not None:
+                client.steps.accepted()
+                client.steps.close()
             if client.concerns:
                 self._warn(client.concerns, session)
-            if watch is not None:
-                watch.attempted(session, place, None, *tries.measured(client))
+            if self._watch is not None:
+                self._watch.attempted(session, place, None, *tries.measured(client))
             return client
         except LoginRefused as refused:
             isDecided = True
-            self._succeeded(place)
             self._refused(refused, client, place, tries)
-            if watch is not None:
-                watch.attempted(session, place, refused, *tries.measured(client))
         except FAILURES as error:
             isDecided = self._failed(error, client, place, tries)
-            if watch is not None:
-                watch.attempted(session, place, error, *tries.measured(client))
         finally:
-            if deadline.active():
-                deadline.cancel()
-            if steps is not None:
-                steps.close()
-            if not isDecided:
-                # A client that leaves must not use up the one login that tries the backend after a rest.
-                place.undecided()
+            tries.deadlines.drop(tries)
             if not isKept:
-                client.abandon()
-                place.ended()
+                self._abandon(client, place, isDecided)
         return None
+
+    def _abandon(self, client: ProxyClient, place: Place, isDecided: bool) -> None:
+        """An attempt has ended without a conversation, perhaps as the client has left."""
+        if client.steps is not None:
+            client.steps.close()
+        if not isDecided:
+            # A client that leaves must not use up the one login that tries the backend after a rest.
+            place.undecided()
+        client.abandon()
+        place.ended()
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:
         """Ask for the user's place. What a login waits for in the limits and for all its groups has one bound."""
@@ -229,11 +235,6 @@ class Connector:
             )
         return seat
 
-    def _succeeded(self, place: Place) -> None:
-        place.succeeded()
-        if place.peer is not None and place.peer.outage.isOn:
-            hasAnswered(place, self._seconds())
-
     def _failed(self, error: Exception, client: ProxyClient, place: Place, tries: Tries) -> bool:
         """
         The attempt failed.
@@ -259,10 +260,14 @@ class Connector:
             # A refusal of STARTTLS is about the gateway: in SMTP the client would take it for a lasting one of AUTH.
             mayPass = cause != "tls" and client.mayAnswer(reply, tries.request)
             tries.answer = self._unserved(reply if mayPass else b"", tries.request)
+        if self._watch is not None:
+            self._watch.attempted(tries.session, place, error, *tries.measured(client))
         return isDecided
 
     def _refused(self, refused: LoginRefused, client: ProxyClient, place: Place, tries: Tries) -> None:
         """The backend refused the login. Others are tried only if that is temporary and not about the client."""
+        if place.succeeded():
+            hasAnswered(place, self._seconds())
         request = tries.request
         withoutLogin = request.credentials.method is Method.NONE
         isAnswer = withoutLogin or not tries.route.judged
@@ -276,10 +281,12 @@ class Connector:
         tries.failed("temporary" if mayPass else "", refused, client, place)
         tries.isServed = isServed
         tries.answer = refused.denial if isAnswer else self._passedOn(refused)
+        if self._watch is not None:
+            self._watch.attempted(tries.session, place, refused, *tries.measured(client))
 
     def _prepared(self, route: Route, request: LoginRequest, session: Session) -> PasswordLogin | Denial:
         """Return what to log in with, or why no backend may be tried."""
-        if self._proxy.hopsOf(request) <= 1:
+        if request.hops is not None and self._proxy.hopsOf(request) <= 1:
             user = printable(request.credentials.user)
             (session.debugging or self._journal).error(LOOPS, **about(session), user=user)
             return Denial(Trouble.TEMPORARY)
@@ -362,7 +369,7 @@ class Connector:
     def _failure(self, error: Exception, client: ProxyClient, tries: Tries) -> dict[str, Any]:
         """Return the fields of the log line about the backend that has just failed."""
         session = tries.session
-        timeout = round(tries.given(client), 1)
+        timeout = round(tries.given, 1)
         reason = reasonOf(error, f"timed out after {timeout:g} s")
         text = ""
         if isinstance(error, BackendError) and error.isQuoted:

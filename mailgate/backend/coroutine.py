@@ -22,14 +22,17 @@ class Condition:
     """
     Lets one L{Task} at a time wait for L{notify}. A notification without a waiting task is lost: check whether there is
     anything to wait for before you await.
+
+    @ivar task: the task that waits.
+    @ivar loss: why nothing more is to be waited for: raised where a wait would begin. L{None} before.
     """
 
-    __slots__ = ("task",)
-
-    def __init__(self) -> None:
-        self.task: Task | None = None
+    task: Task | None = None
+    loss: Exception | None = None
 
     def __await__(self) -> Generator[Condition, None, None]:
+        if self.loss is not None:
+            raise self.loss
         if (yield self) is not None:
             # inlineCallbacks sends an unknown value back at once. In a loop that would never end.
             raise RuntimeError("only a Task may await a Condition")
@@ -42,9 +45,6 @@ class Condition:
             task.resume()
 
 
-_AWAITABLE = (Condition, Deferred)
-
-
 class Task:
     """
     Runs a coroutine and ignores its result.
@@ -54,14 +54,15 @@ class Task:
         L{CancelledError} of L{cancel}.
     """
 
-    __slots__ = ("_awaited", "_cancelled", "_coroutine", "_failed")
+    _awaited: Condition | Deferred[Any] | None = None
+    """What the coroutine awaits, or has awaited while it runs; L{None} before L{start} and after the end."""
+    _cancelled = False
+    _leaves = False
+    """Whether it is to be cancelled at its next wait."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, object], failed: Callable[[Failure], object]) -> None:
-        self._coroutine: Coroutine[Any, Any, object] | None = coroutine
+        self._coroutine: Any = coroutine
         self._failed = failed
-        self._awaited: Condition | Deferred[Any] | None = None
-        """L{None} while the coroutine runs, and after its end."""
-        self._cancelled = False
 
     def start(self) -> None:
         """
@@ -75,10 +76,14 @@ class Task:
         Raise L{CancelledError} in the coroutine where it waits. If it runs at the moment, raise it at the next wait. A
         Deferred that it awaits is cancelled. After the end nothing happens.
         """
-        self._cancelled = True
-        awaited, self._awaited = self._awaited, None
+        isFirst, self._cancelled = not self._cancelled, True
+        coroutine, awaited = self._coroutine, self._awaited
+        if coroutine is not None and coroutine.cr_running:
+            self._leaves = self._leaves or isFirst
+            return
         if awaited is None:
             return
+        self._awaited = None
         try:
             if isinstance(awaited, Condition):
                 awaited.task = None
@@ -93,29 +98,26 @@ class Task:
 
         @param error: raised in the coroutine; L{None} to go on.
         """
-        self._awaited = None
-        coroutine = self._coroutine
-        assert coroutine is not None
-        wasCancelled = self._cancelled
         try:
-            awaited = coroutine.send(None) if error is None else coroutine.throw(error)
-            while not isinstance(awaited, _AWAITABLE):
-                # A foreign authenticator may await something else. Only its login must fail.
-                awaited = coroutine.throw(RuntimeError(f"a Task may await Deferreds, not {type(awaited).__name__}"))
+            awaited = self._coroutine.send(None) if error is None else self._coroutine.throw(error)
         except StopIteration:
-            self._coroutine = None
+            self._coroutine = self._awaited = None
             return
         except BaseException as raised:
-            self._coroutine = None
+            self._coroutine = self._awaited = None
             if not (self._cancelled and isinstance(raised, CancelledError)):
                 self._failed(Failure())
             return
         self._awaited = awaited
         if isinstance(awaited, Condition):
             awaited.task = self
-        else:
+        elif isinstance(awaited, Deferred):
             awaited.addBoth(self._fired, awaited)
-        if self._cancelled and not wasCancelled and self._awaited is not None:
+        else:
+            # A foreign authenticator may await something else. Only its login must fail.
+            self.resume(RuntimeError(f"a Task may await Deferreds, not {type(awaited).__name__}"))
+        if self._leaves:
+            self._leaves = False
             self.cancel()
 
     def _fired(self, result: Any, awaited: Deferred[Any]) -> None:

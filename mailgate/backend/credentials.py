@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from typing import TypeAlias
 
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field
 
 from mailgate.backend.errors import BackendError
 from mailgate.backend.settings import UNPROVEN, ProxySettings
@@ -20,10 +20,11 @@ __all__ = ["BackendCredentials", "PasswordLogin", "credentialsFor"]
 _NO_OPTIONS = RouteOptions()
 
 
-@frozen
+@define(unsafe_hash=True)
 class PasswordLogin:
     """
-    A user name and a password.
+    A user name and a password. Nothing changes it: that is no C{frozen} class, as its constructor would take twice as
+    long.
 
     @ivar user: the user name.
     @ivar password: L{None} if the gateway does not know it.

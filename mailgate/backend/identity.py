@@ -184,16 +184,16 @@ def idCommand(
     @param hops: through how many gateways the login may still go; 0 to send nothing about that.
     @param forward: additional fields about the client. Those that ID cannot carry are left out.
     """
-    fields = _facts(client, _IN_IMAP, hops)
+    facts = _facts(client, _IN_IMAP, hops)
     if forward:
         said = [*_forwarded(forward), *said]
     if said:
         room = _LONGEST_LINE - len(tag + b" ID ()\r\n")
-        for field in said[: _MOST_FIELDS - len(fields)]:
-            if sum(map(len, fields)) + len(fields) + len(field) > room:
+        for field in said[: _MOST_FIELDS - facts.count(_OWN)]:
+            if len(facts) + len(field) > room:
                 break
-            fields.append(field)
-    return tag + b" ID (" + b" ".join(fields) + b")\r\n" if fields else b""
+            facts += b" " + field
+    return b"%b ID (%b)\r\n" % (tag, facts[1:]) if facts else b""
 
 
 def _forwarded(forward: Forward) -> Iterator[bytes]:
@@ -213,14 +213,14 @@ def xclientCommand(client: Client, hops: int = 0, forward: Forward = ()) -> byte
     """
     facts = _facts(client, _IN_POP3, hops)
     if forward:
-        text, _ = forwardText(forward, _LONGEST_POP3_LINE - sum(map(len, facts)) - len(b"XCLIENT FORWARD=\r\n"))
+        text, _ = forwardText(forward, _LONGEST_POP3_LINE - len(facts) - len(b"XCLIENT FORWARD=\r\n"))
         if text:
-            facts.append(b" FORWARD=" + text)
-    return b"XCLIENT" + b"".join(facts) + b"\r\n" if facts else b""
+            facts += b" FORWARD=" + text
+    return b"XCLIENT" + facts + b"\r\n" if facts else b""
 
 
 _IN_IMAP = tuple(
-    b'"x-%b" "%%%b"' % fact
+    b' "x-%b" "%%%b"' % fact
     for fact in (
         (b"originating-ip", b"b"),
         (b"originating-port", b"d"),
@@ -230,6 +230,8 @@ _IN_IMAP = tuple(
         (b"proxy-ttl", b"d"),
     )
 )
+_OWN = b' "x-'
+"""How each field of the gateway begins in IMAP."""
 _IN_POP3 = (b" ADDR=%b", b" PORT=%d", b" DESTADDR=%b", b" DESTPORT=%d", b" SESSION=%b", b" TTL=%d")
 """
 For each protocol the templates of six facts: the client's address and port, the address and port to which the client
@@ -237,34 +239,50 @@ has connected, the session's id and the hops that are left.
 """
 
 
-def _facts(client: Client | None, forms: tuple[bytes, ...], hops: int) -> list[bytes]:
+def _facts(client: Client | None, forms: tuple[bytes, ...], hops: int) -> bytes:
     """Return the known facts about C{client}, and C{hops}, formatted with the templates C{forms}."""
-    facts: list[bytes] = []
-    if client is not None:
-        host = plainForm(client.host)
-        if host:
-            facts.append(forms[0] % host)
-            # A PROXY header may contain port 0, and Dovecot refuses the whole XCLIENT for it.
-            if client.port:
-                facts.append(forms[1] % client.port)
-            facts += _whereTo(*connectedTo(client), forms)
-        if name := sessionOf(client):
-            facts.append(forms[4] % name)
-    if hops:
-        facts.append(forms[5] % hops)
-    return facts
+    if client is None:
+        return forms[5] % hops if hops else b""
+    host, port, name = plainForm(client.host), client.port, sessionOf(client)
+    there, therePort = client.knownLocal if client.proxied is None else connectedTo(client)
+    if host and port and name:
+        return _form(forms, there, therePort, hops) % (host, port, name)
+    if not host:
+        port, there, therePort = 0, "", 0
+    known = tuple(filter(None, (host, port, name)))
+    return _form(forms, there, therePort, hops, host != b"", port != 0, name != b"") % known
 
 
 @lru_cache(256)
-def _whereTo(there: str, port: int, forms: tuple[bytes, ...]) -> tuple[bytes, ...]:
-    """Return the facts about the address and port to which clients have connected, which few servers differ in."""
-    connected = plainForm(there) if port else b""
-    return (forms[2] % connected, forms[3] % port) if connected else ()
+def _form(
+    forms: tuple[bytes, ...],
+    there: str,
+    therePort: int,
+    hops: int,
+    hasHost: bool = True,
+    hasPort: bool = True,
+    hasName: bool = True,
+) -> bytes:
+    """
+    Return the template for the facts in which clients differ. The others, in which few servers differ, are filled in.
+    """
+    parts = [forms[0]] if hasHost else []
+    # A PROXY header may contain port 0, and Dovecot refuses the whole XCLIENT for it.
+    if hasPort:
+        parts.append(forms[1])
+    connected = plainForm(there) if therePort else b""
+    if connected:
+        parts += (forms[2] % connected, forms[3] % therePort)
+    if hasName:
+        parts.append(forms[4])
+    if hops:
+        parts.append(forms[5] % hops)
+    return b"".join(parts)
 
 
 def sessionOf(client: Client) -> bytes:
     """Return the id of the session of C{client} if a backend accepts it, otherwise nothing."""
-    return client.session.encode() if client.session and _SESSION.fullmatch(client.session) else b""
+    return client.session.encode() if _SESSION.fullmatch(client.session) else b""
 
 
 def connectedTo(client: Client) -> tuple[str, int]:

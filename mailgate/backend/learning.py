@@ -23,6 +23,7 @@ from mailgate.backend.errors import FAILURES, reasonOf
 from mailgate.backend.offers import Announcement, Learnable, Offers, addressOf, keyOf
 from mailgate.backend.place import Place
 from mailgate.backend.places import Places
+from mailgate.backend.settings import ProxySettings
 from mailgate.backend.visiting import sayGoodbye, within
 from mailgate.directives import ServerSettings
 from mailgate.log.journal import Journal
@@ -202,7 +203,8 @@ class Learning(Service):
         self._journal.failure("what a backend offers could not be learned", failure)
 
     async def _ask(self, key: str, learner: Learner, place: Place) -> None:
-        client = learner.client(learner.settings, learner.serverName, place.backend, place.endpoint)
+        client = learner.client(learner.settings, learner.serverName, place.backend, place.begin)
+        client.logsIn = learner.settings[ProxySettings].method != "none"
         isOver = False
         try:
             try:

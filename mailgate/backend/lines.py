@@ -5,6 +5,8 @@ The lines of a conversation with a backend, as a coroutine sends and awaits them
 
 from __future__ import annotations
 
+import re
+
 from mailgate.backend.coroutine import Condition
 from mailgate.backend.errors import BackendError
 from mailgate.relay.protocol import RelayedProtocol
@@ -12,20 +14,29 @@ from mailgate.relay.protocol import RelayedProtocol
 __all__ = ["Lines"]
 
 
-class Lines(RelayedProtocol):
+class Lines(Condition, RelayedProtocol):
     """
     A connection that coroutines read. A L{mailgate.backend.coroutine.Task} runs them and this connection resumes them,
-    so a line costs no Deferred.
+    so a line costs no Deferred. Whoever awaits the connection itself waits for a change: the connection is made, a TLS
+    handshake has ended, or bytes have arrived.
 
     @ivar limit: the most bytes of a line (C{proxy_buffer}).
+    """
+
+    _buffer = b""
+
+    isIntroducing = False
+    """Whether the reply to C{introduction} is still to be read."""
+
+    usualReply: re.Pattern[bytes] | None = None
+    """
+    Matches the whole reply to C{introduction} of nearly all servers, which arrives long before the reply to the login.
+    It is dropped: to resume the coroutine for it would double the cost of an introduction.
     """
 
     def __init__(self, limit: int) -> None:
         """@param limit: the most bytes of a line."""
         self.limit = limit
-        self._buffer = b""
-        self._changed = Condition()
-        self._loss: Exception | None = None
 
     async def line(self) -> bytes:
         """
@@ -34,9 +45,7 @@ class Lines(RelayedProtocol):
         @raise BackendError: the line is too long, or the connection is lost.
         """
         while not self._buffer or (line := self.takeLine()) is None:
-            if self._loss is not None:
-                raise self._loss
-            await self._changed
+            await self
         return line
 
     def takeLine(self) -> bytes | None:
@@ -48,12 +57,12 @@ class Lines(RelayedProtocol):
         """
         buffer = self._buffer
         end = buffer.find(b"\n") + 1
-        if not end and len(buffer) < self.limit:
-            return None
-        if not 0 < end <= self.limit:
+        if end and end <= self.limit:
+            self._buffer = buffer[end:]
+            return buffer[:end]
+        if end or len(buffer) >= self.limit:
             raise BackendError("sent a reply longer than proxy_buffer")
-        self._buffer = buffer[end:]
-        return buffer[:end]
+        return None
 
     def send(self, line: bytes) -> None:
         """
@@ -70,18 +79,26 @@ class Lines(RelayedProtocol):
         """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
         return True
 
-    async def _wait(self) -> None:
-        """Wait for a change: the connection, the end of the handshake, or more input."""
-        if self._loss is not None:
-            raise self._loss
-        await self._changed
-
-    def dialogueReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.dataReceived(data)
+            return
+        if self.isIntroducing and self.usualReply is not None and not self._buffer:
+            reply = self.usualReply.match(data)
+            if reply is not None:
+                self.isIntroducing = False
+                data = data[reply.end() :]
+                if not data:
+                    return
         self._buffer = self._buffer + data if self._buffer else data
-        self._changed.notify()
+        task = self.task
+        if task is not None:
+            # As notify().
+            self.task = None
+            task.resume()
 
     def fail(self, reason: Exception) -> None:
         """Make the waiting coroutine raise C{reason}, or the next wait if none waits."""
-        if self._loss is None:
-            self._loss = reason
-        self._changed.notify()
+        if self.loss is None:
+            self.loss = reason
+        self.notify()

@@ -5,12 +5,12 @@ One backend for a login, with what it takes to connect there and what its logins
 
 from __future__ import annotations
 
-from attrs import define
+from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from mailgate.backend.retry import RetrySettings
 from mailgate.login import Backend
+from mailgate.net.endpoints import Begin
 from mailgate.tls.backendcontexts import IBackendContexts
 from mailgate.upstream.group import Upstream
 from mailgate.upstream.peer import Peer, PeerState
@@ -27,32 +27,47 @@ class Place:
 
     @ivar name: how the log names it.
     @ivar backend: with all that directives say of it.
-    @ivar endpoint: its address.
+    @ivar begin: connects to it.
     @ivar contexts: of its TLS.
     @ivar group: the group that it was chosen from, if it was.
     @ivar peer: what is known of it: by the group, or outside of groups.
     @ivar retry: how long it may take, and after which failures a login goes on.
     @ivar upstreams: the groups, and what is known of servers outside of groups.
+    @ivar wholeLogin: as in C{retry}.
+    @ivar attempt: as in C{retry}.
     """
 
     name: str
     backend: Backend
-    endpoint: IStreamClientEndpoint
+    begin: Begin
     contexts: IBackendContexts | None
     group: Upstream | None = None
     peer: Peer | None = None
     retry: RetrySettings = RetrySettings()
     upstreams: Upstreams | None = None
+    wholeLogin: float = field(init=False)
+    attempt: float = field(init=False)
 
-    def succeeded(self) -> None:
-        """A login got an answer there."""
+    def __attrs_post_init__(self) -> None:
+        # Each login needs them.
+        self.wholeLogin = self.retry.wholeLogin
+        self.attempt = self.retry.attempt
+
+    def succeeded(self) -> bool:
+        """
+        A login got an answer there.
+
+        @return: whether the log has said that it fails, and is to say that it works again.
+        """
         peer = self.peer
-        if peer is not None:
-            peer.failingSince = 0.0
-            if self.group is not None:
-                self.group.succeeded(peer)
-            elif peer.fails and self.upstreams is not None:
-                self.upstreams.succeeded(peer)
+        if peer is None:
+            return False
+        peer.failingSince = 0.0
+        if self.group is not None:
+            self.group.succeeded(peer)
+        elif peer.fails and self.upstreams is not None:
+            self.upstreams.succeeded(peer)
+        return peer.outage.isOn
 
     def failed(self, reason: str, isAlone: bool) -> bool:
         """

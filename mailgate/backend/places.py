@@ -5,7 +5,7 @@ Where a login may go: one L{Place} after another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from attrs import evolve
@@ -14,7 +14,7 @@ from mailgate.backend.place import NoBackend, Place, Staying
 from mailgate.backend.retry import RetrySettings
 from mailgate.log.journal import printable
 from mailgate.login import Backend, BackendGroup, BackendTLS, Destination, LoginRequest, Route, TLSOptions
-from mailgate.net.endpoints import endpointFor
+from mailgate.net.endpoints import beginning, endpointFor
 from mailgate.rules.facts import Facts, factsOf
 from mailgate.tls.backendcontexts import BackendContexts, DecidedContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -79,41 +79,36 @@ class Places:
             if each.mode != "off" or each.hasFiles:
                 contextsFor(each)
 
-    def of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
+    def of(self, route: Route, request: LoginRequest) -> Iterable[Place | NoBackend]:
         """
         The places that C{route} names for the login of C{request}, in the order in which they are to be tried. Outside
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
-        tls = None if route.options is None else route.options.tls
-        # Each generator around another one costs a login a part of a microsecond.
-        places = self._of(route, request)
-        return places if tls is None else self._allDecided(places, tls)
+        backends, options = route.backends, route.options
+        places: Iterable[Place | NoBackend]
+        if len(backends) != 1:
+            places = self._inTurn(route, request)
+        elif not isinstance(backend := backends[0], Backend):
+            places = self._chosen(backend, route, request)
+        else:
+            # Most logins. A generator would cost more than what it yields. A backend that is alone never rests.
+            place = self._places.get(backend) or self._make(backend, backend, self._settings)
+            peer = place.peer
+            places = (place,)
+            if peer is not None:
+                if peer.order or peer.isFailing:
+                    places = (NoBackend(place.name, _whyOut(peer)),)
+                else:
+                    peer.connections += 1
+        return places if options is None or options.tls is None else self._allDecided(places, options.tls)
 
-    def _allDecided(self, places: Iterator[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
+    def _allDecided(self, places: Iterable[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
         for place in places:
             decided = place if isinstance(place, NoBackend) else self._decided(place, tls)
             if isinstance(place, Place) and isinstance(decided, NoBackend):
                 place.undecided()
                 place.ended()
             yield decided
-
-    def _of(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
-        backends = route.backends
-        if len(backends) != 1:
-            return self._inTurn(route, request)
-        backend = backends[0]
-        return self._only(backend) if isinstance(backend, Backend) else self._chosen(backend, route, request)
-
-    def _only(self, backend: Backend) -> Iterator[Place | NoBackend]:
-        """Yield the place of a backend that is alone. It never rests."""
-        place = self._places.get(backend) or self._make(backend, backend, self._settings)
-        peer = place.peer
-        if peer is not None:
-            if peer.order or peer.isFailing:
-                yield NoBackend(place.name, _whyOut(peer))
-                return
-            peer.connections += 1
-        yield place
 
     def _inTurn(self, route: Route, request: LoginRequest) -> Iterator[Place | NoBackend]:
         """Yield the places of several backends."""
@@ -297,14 +292,14 @@ class Places:
         contexts = None if backend.tls in (None, BackendTLS.OFF) else self._contextsFor(settings)
         names = None if group is None or self._upstreams is None else self._upstreams.namesOf(group)
         reactor = self._reactor if names is None else self._reactor.findingBy(names)
-        endpoint = endpointFor(reactor, backend.host, backend.port, None)
+        begin = beginning(endpointFor(reactor, backend.host, backend.port, None))
         peer = None
         if isinstance(key, Peer):
             peer = key
         elif self._upstreams is not None:
             peer = self._upstreams.lone(key)
         place = self._places[key] = Place(
-            str(backend), backend, endpoint, contexts, group, peer, retry or self._retry, self._upstreams
+            str(backend), backend, begin, contexts, group, peer, retry or self._retry, self._upstreams
         )
         return place
 

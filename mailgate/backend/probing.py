@@ -72,7 +72,9 @@ class Use:
 
         @param place: where to.
         """
-        return self.client(self.server, self.serverName, place.backend, place.endpoint)
+        client = self.client(self.server, self.serverName, place.backend, place.begin)
+        client.logsIn = self.server[ProxySettings].method != "none"
+        return client
 
     def fingerprint(self, upstreams: Upstreams, group: Upstream, peer: Peer) -> str:
         """

@@ -5,12 +5,13 @@ What one login has tried at backends, how much time it has left, and whether it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.errors import Cause
 from mailgate.backend.place import Place, Staying
+from mailgate.lean.clock import FINEST, CoarseClock, Deadlines, ExactClock
 from mailgate.log.connection import BACKEND_FAILED
 from mailgate.log.journal import Journal
 from mailgate.login import Denial, LoginRequest, Refusal, Route, Trouble
@@ -54,10 +55,13 @@ class Tries:
     @ivar failures: for each failure whether it is an error in any case, whether it repeats a known outage, and the
         fields of its line.
     @ivar isServed: whether the client got what it wanted, or has only itself to blame: failures are then warnings.
-    @ivar allotted: the seconds that the current attempt has until its backend has greeted.
-    @ivar rest: the seconds by which its deadline moves then.
     @ivar staying: the user's place, if the current group is sticky; L{None} otherwise.
     @ivar waited: for how many seconds the login has waited for what the keeper knows.
+    @ivar client: the current attempt.
+    @ivar deadlines: where the deadline of the attempt waits, as its entry. L{begin} puts it there.
+    @ivar due: when the attempt fails, in seconds of the clock. It moves to C{deadline} once the backend has greeted.
+    @ivar deadline: when the login fails.
+    @ivar tick: its place in the clock.
     """
 
     # Most logins change few of these.
@@ -65,48 +69,69 @@ class Tries:
     answer: Refusal | Denial = Denial(Trouble.TEMPORARY)
     isServed = False
     staying: Staying | None = None
-    allotted = rest = waited = 0.0
-    _began = _deadline = _since = _spent = 0.0
+    waited = due = deadline = 0.0
+    tick = 0
+    client: ProxyClient
+    _began = _since = _spent = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
 
-    def __init__(self, route: Route, request: LoginRequest, session: Session, now: Callable[[], float]) -> None:
+    def __init__(self, route: Route, request: LoginRequest, session: Session, deadlines: Deadlines) -> None:
         """
         @param route: the backends, and the credentials for them.
         @param request: the client's login.
         @param session: the session.
-        @param now: returns the time in seconds.
+        @param deadlines: as the attribute.
         """
         self.route = route
         self.request = request
         self.session = session
-        self._now = now
+        self.deadlines = deadlines
 
     @property
     def isAlone(self) -> bool:
         """Whether the route names one backend or one group."""
         return len(self.route.backends) == 1
 
-    def begin(self, place: Place) -> None:
-        """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
-        self._since = now = self._now()
-        retry, stopwatch = place.retry, self.session.stopwatch
-        if stopwatch is not None:
-            # The client's earlier logins, and earlier attempts.
-            self._spent = stopwatch.seconds[_CONNECT]
-        if self._servers:
-            left = max(0.0, self._deadline - now)
+    def begin(self, place: Place, client: ProxyClient) -> None:
+        """
+        Begin an attempt, with a deadline for its greeting.
+
+        @param place: the backend.
+        @param client: the attempt.
+        """
+        self.client = client
+        deadlines = self.deadlines
+        self._since = now = deadlines.seconds()
+        if not self._servers:
+            self._began = now
+            self.deadline = now + place.wholeLogin
+            self._servers = 1
+            hasSpent = self.session.attempts > 1
+        else:
+            hasSpent = True
+            self.deadline = max(now, self.deadline)
             if not self._repeats:
                 self._servers += 1
+        if hasSpent:
+            stopwatch = self.session.stopwatch
+            # What the client's earlier logins took, and earlier attempts.
+            self._spent = 0.0 if stopwatch is None else stopwatch.seconds[_CONNECT]
+        due = now + place.attempt
+        if due > self.deadline:
+            due = self.deadline
+        if due - now < FINEST and isinstance(deadlines, CoarseClock):
+            self.deadlines = deadlines = ExactClock(deadlines)
+        self.due = due
+        deadlines.put(self, due)
+
+    def expired(self) -> None:
+        """The time of the entry has come. The deadline may have moved meanwhile."""
+        if self.due > self.deadlines.seconds():
+            self.deadlines.put(self, self.due)
         else:
-            left = retry.wholeLogin
-            self._began, self._deadline, self._servers = now, now + left, 1
-        allotted = retry.connectTimeout
-        if allotted > left:
-            allotted = left
-        self.allotted = allotted
-        self.rest = left - allotted
+            self.client.expired()
 
     def measured(self, client: ProxyClient) -> tuple[float | None, float]:
         """
@@ -115,7 +140,7 @@ class Tries:
 
         @param client: the attempt.
         """
-        session, seconds = self.session, self._now() - self._since
+        session, seconds = self.session, self.deadlines.seconds() - self._since
         stopwatch = session.stopwatch
         if session.phase is Phase.CONNECT or stopwatch is None:
             return None, seconds
@@ -128,13 +153,10 @@ class Tries:
             connected = handshake
         return connected, seconds
 
-    def given(self, client: ProxyClient) -> float:
-        """
-        Return the seconds that the current attempt had until its deadline.
-
-        @param client: the attempt.
-        """
-        return self.allotted + self.rest if client.isLoggingIn else self.allotted
+    @property
+    def given(self) -> float:
+        """The seconds that the current attempt had until its deadline."""
+        return self.due - self._since
 
     def counts(self, error: Exception, cause: Cause, client: ProxyClient, place: Place) -> bool:
         """
@@ -147,7 +169,7 @@ class Tries:
         """
         if client.sendsForClient or not getattr(error, "counts", True):
             return False
-        if cause == "timeout" and self.given(client) < place.retry.attempt / 2:
+        if cause == "timeout" and self.given < place.retry.attempt / 2:
             # Earlier attempts have used up the time: this backend had too little.
             return False
         return not (client.isLoggingIn and self._failedLogins)
@@ -161,8 +183,8 @@ class Tries:
         @param client: the attempt.
         @param place: the backend.
         """
-        retry, spent = place.retry, self._now() - self._began
-        isLate = 0 < retry.timeout <= spent or self._began + spent >= self._deadline
+        retry, spent = place.retry, self.deadlines.seconds() - self._began
+        isLate = 0 < retry.timeout <= spent or self._began + spent >= self.deadline
         mayRetry = cause in retry.causes and not isLate
         if cause == "temporary" and client.isGateway:
             mayRetry = False
@@ -182,8 +204,8 @@ class Tries:
         isLone = self.isAlone and (place.group is None or place.group.isLone)
         if not isLone or not self._mayPass or self._repeats >= _MOST_REPEATS:
             return False
-        now, limit = self._now(), place.retry.timeout
-        if self._deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
+        now, limit = self.deadlines.seconds(), place.retry.timeout
+        if self.deadline - now <= _LEAST_LEFT or 0 < limit <= now + PAUSE - self._began:
             return False
         if place.peer is not None and 0 < place.peer.failingSince < self._began - _DOWN:
             return False

@@ -139,9 +139,9 @@ def recording(
                 transcript.began(line, 1 if hasTags else 0)
             self._logins += 1
 
-        def dialogueReceived(self, data: bytes) -> None:
+        def dataReceived(self, data: bytes) -> None:
             transcript.heard(data)
-            super().dialogueReceived(data)
+            super().dataReceived(data)
 
     made: Callable[..., Any] = Recording
     return made

@@ -164,7 +164,7 @@ class _Paths:
             PROTOCOLS[server.protocol].client, transcript, request.client, hasTags=server.protocol == "imap"
         )
         timeout = place.retry.wholeLogin
-        client = made(server, server[DialogueSettings].serverName, place.backend, place.endpoint)
+        client = made(server, server[DialogueSettings].serverName, place.backend, place.begin)
         client.logsIn = login.method != "none"
         deadline = self._naming.callLater(timeout, client.expired)
         trouble = ""

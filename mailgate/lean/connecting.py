@@ -54,6 +54,13 @@ class Destination:
 _INFO = Struct("=68xI28xI")
 """C{tcpi_rtt}, in microseconds, and C{tcpi_total_retrans} of Linux's C{struct tcp_info}."""
 
+# Each of these would be looked up twice for each connection.
+_Socket, _STREAM, _UNIX = socket.SocketType, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.AF_UNIX
+_TCP, _NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
+_BEGUN = (0, errno.EINPROGRESS)
+_EITHER = READABLE | WRITABLE
+_UNUSUAL = ~_EITHER
+
 _ESTABLISHED = frozenset((errno.ECONNRESET, errno.EPIPE))
 """Errors that only an established connection has: the peer has reset it. An attempt that a reset ends is refused."""
 
@@ -63,11 +70,18 @@ class Outgoing(StreamTransport):
     The transport of a connection that this side makes. It exists before the connection does, and the first event
     decides whether the attempt succeeds.
 
-    On success, C{build(address)} returns the protocol, and C{opened(protocol)} is called after its C{makeConnection}.
-    On failure, C{failed(failure)} is called.
+    On failure, C{failed(failure)} is called. Set C{protocol} or C{build} before L{connect}.
+
+    @ivar build: called on success with the address, returns the protocol; L{None} if C{protocol} is set.
+    @ivar opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
     """
 
+    build: Callable[[IAddress], Any] | None = None
+    opened: Callable[[Any], object] | None = None
+
+    fd = -1
     connected = False
+    _noDelay = True
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _deadline: IDelayedCall | None = None
@@ -77,22 +91,19 @@ class Outgoing(StreamTransport):
         self,
         poller: Poller,
         destination: Destination,
-        build: Callable[[IAddress], Any],
         failed: Callable[[Failure], object],
-        opened: Callable[[Any], object] | None = None,
     ) -> None:
         """
         @param poller: watches the descriptor.
         @param destination: the address to connect to.
-        @param build: makes the protocol.
         @param failed: called if there is no connection.
-        @param opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
         """
-        super().__init__(poller, -1, destination.family, destination.address, True)
+        # Nothing is left of what the base class sets: it has defaults.
+        self.poller = poller
+        self.family = destination.family
+        self._peer = destination.address
         self._raw = destination.raw
-        self._build = build
         self._failed = failed
-        self._opened = opened
 
     def connect(self, events: int, source: tuple[str, int] | None = None) -> None:
         """
@@ -102,26 +113,25 @@ class Outgoing(StreamTransport):
             something: where the peer speaks first, this saves an event and a system call.
         @param source: the address and port to connect from; L{None} lets the system choose.
         """
+        made = None
         try:
-            self._start(events, source)
-        except OSError as error:
-            reason = getConnectError(error)
-            self.poller.soon(lambda: self.giveUp(reason))
-
-    def _start(self, events: int, source: tuple[str, int] | None) -> None:
-        made = socket.SocketType(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            if self.family != socket.AF_UNIX:
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made = _Socket(self.family, _STREAM)
+            if self.family != _UNIX:
+                made.setsockopt(_TCP, _NODELAY, 1)
             if source is not None:
                 made.bind(source)
             status = made.connect_ex(self._raw)
-            if status not in (0, errno.EINPROGRESS):
+            if status not in _BEGUN:
                 raise OSError(status, os.strerror(status))
             self.poller.watch(made.fileno(), self, events)
-        except BaseException:
-            made.close()
-            raise
+        except BaseException as error:
+            if made is not None:
+                made.close()
+            if not isinstance(error, OSError):
+                raise
+            reason = getConnectError(error)
+            self.poller.soon(lambda: self.giveUp(reason))
+            return
         self._watched = events
         if events == READABLE:
             self._isGreeted = True
@@ -132,24 +142,19 @@ class Outgoing(StreamTransport):
         if self.fd >= 0:
             self._deadline = clock.callLater(timeout, self.giveUp, TimeoutError())
 
-    def ready(self, fd: int, events: int) -> None:
-        if self._failed is not None:
-            events = self._decide(events)
-        if events:
-            super().ready(fd, events)
-
-    def _decide(self, events: int) -> int:
+    def decide(self, events: int) -> int:
         """
         The first event: the attempt has succeeded or failed. Return the events that are left for the connection; 0 for
         none.
         """
-        error = self._error() if events & ~(READABLE | WRITABLE) else None
-        if error is not None and error.errno not in _ESTABLISHED:
-            self.giveUp(getConnectError(error))
+        if events & _UNUSUAL and (error := self._error()) is not None:
+            if error.errno in _ESTABLISHED:
+                self._open()
+                self.connectionLost(Failure(ConnectionLost(str(error))))
+            else:
+                self.giveUp(getConnectError(error))
             return 0
         self._open()
-        if error is not None:
-            self.connectionLost(Failure(ConnectionLost(str(error))))
         return events & READABLE if self.connected else 0
 
     def _error(self) -> OSError | None:
@@ -164,28 +169,27 @@ class Outgoing(StreamTransport):
 
     def _open(self) -> None:
         """There is a connection: connect the protocol."""
-        self._stopWaiting()
-        protocol = self._build(self._peer)
-        failed = self._failed
+        if self._deadline is not None:
+            self._stopWaiting()
+        if self.build is not None:
+            self.protocol = self.build(self._peer)
+            if self.protocol is None:
+                self.giveUp(ConnectionAborted())
+        failed, self._failed = self._failed, None
         if failed is None:
-            # The protocol's maker has cancelled the attempt.
+            # There is no protocol, or its maker has cancelled the attempt.
             return
-        if protocol is None:
-            self.giveUp(ConnectionAborted())
-            return
-        self._failed = None
         self.connected = True
         if self._watched != READABLE:
             self._want(READABLE)
-        self.protocol = protocol
         try:
-            protocol.makeConnection(self)
+            self.protocol.makeConnection(self)
         except Exception:
             self.onLoss = failed
             self.failed(Failure())
             raise
-        if self._opened is not None:
-            self._opened(protocol)
+        if self.opened is not None:
+            self.opened(self.protocol)
 
     def settle(self) -> None:
         """
@@ -271,8 +275,11 @@ class LeanEndpoint:
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         connected: Deferred[Any] = Deferred(lambda _: outgoing.cancel())
-        build = protocolFactory.buildProtocol
-        outgoing = self._begin(READABLE | WRITABLE, build, connected.errback, connected.callback)
+        outgoing = Outgoing(self._reactor.poller, self._destination, connected.errback)
+        outgoing.build, outgoing.opened = protocolFactory.buildProtocol, connected.callback
+        outgoing.connect(_EITHER)
+        if self._timeout is not None:
+            outgoing.limit(self._reactor, self._timeout)
         return connected
 
     def begin(self, protocol: Any, failed: Callable[[Failure], object], isGreeted: bool = False) -> Outgoing:
@@ -283,18 +290,9 @@ class LeanEndpoint:
         @param failed: called with a failure if there is no connection.
         @param isGreeted: whether the protocol may be connected as late as the peer's first bytes.
         """
-        events = READABLE if isGreeted else READABLE | WRITABLE
-        return self._begin(events, lambda address: protocol, failed)
-
-    def _begin(
-        self,
-        events: int,
-        build: Callable[[IAddress], Any],
-        failed: Callable[[Failure], object],
-        opened: Callable[[Any], object] | None = None,
-    ) -> Outgoing:
-        outgoing = Outgoing(self._reactor.poller, self._destination, build, failed, opened)
-        outgoing.connect(events)
+        outgoing = Outgoing(self._reactor.poller, self._destination, failed)
+        outgoing.protocol = protocol
+        outgoing.connect(READABLE if isGreeted else _EITHER)
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)
         return outgoing
@@ -333,9 +331,8 @@ class LeanConnector:
         """Start an attempt to connect."""
         self._factory.doStart()
         self._factory.startedConnecting(self)
-        build = self._factory.buildProtocol
-        outgoing = Outgoing(self._reactor.poller, self._destination, build, self._failed, self._opened)
-        self._attempt = outgoing
+        self._attempt = outgoing = Outgoing(self._reactor.poller, self._destination, self._failed)
+        outgoing.build, outgoing.opened = self._factory.buildProtocol, self._opened
         outgoing.connect(READABLE | WRITABLE, self._source)
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)

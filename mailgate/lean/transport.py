@@ -57,10 +57,13 @@ class StreamTransport:
     """Whether the peer made the connection."""
     connected = True
     disconnecting = False
+    protocol: Any = None
     producer: Any = None
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None
     """Called at the end, after the protocol's C{connectionLost}."""
+    decide: Callable[[int], int]
+    """Takes the first events of a connection that this side makes. Returns those that are left for the connection."""
     _wanted = READABLE
     _watched = READABLE
     """The events that the poller watches: C{_wanted}, or more."""
@@ -68,6 +71,7 @@ class StreamTransport:
     _writeEnded = False
     _writeEnding = False
     _aborting = False
+    _waiting: deque[Any] | None = None
     _waitingSize = 0
     _streaming = False
     _producerPaused = False
@@ -83,10 +87,8 @@ class StreamTransport:
         self.fd = fd
         self.poller = poller
         self.family = family
-        self.protocol: Any = None
         self._peer = peer
         self._noDelay = noDelay
-        self._waiting: deque[Any] | None = None
 
     def open(self, protocol: Any) -> None:
         """Connect C{protocol}."""
@@ -103,6 +105,8 @@ class StreamTransport:
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
+        if not self.connected:
+            events = self.decide(events)
         if events & WRITABLE:
             self._flush()
         if events & ~WRITABLE:

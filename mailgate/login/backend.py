@@ -21,7 +21,7 @@ class BackendTLS(Enum):
     STARTTLS = "starttls"
 
 
-@frozen
+@frozen(cache_hash=True)
 class Backend:
     """
     A mail server behind the gateway. C{str} of it is C{host:port}, C{[address]:port} for IPv6, or C{unix:/path}.

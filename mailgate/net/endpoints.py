@@ -7,7 +7,8 @@ the reactor's few threads, and a slow name server must not occupy all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
@@ -26,7 +27,7 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.directives import isHostName
 
-__all__ = ["MOST_LOOKUPS", "SharedLookups", "begin", "endpointFor", "settle"]
+__all__ = ["MOST_LOOKUPS", "Begin", "SharedLookups", "beginning", "endpointFor", "settle"]
 
 MOST_LOOKUPS = 4
 """The most names that are resolved at a time. The reactor has ten threads, and password hashes need some of them."""
@@ -180,9 +181,7 @@ def begin(
     endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Failure], object], isGreeted: bool = False
 ) -> Any:
     """
-    Connect a protocol to an endpoint. On success, only C{makeConnection} of the protocol is called.
-
-    If the endpoint has a method C{begin} with these arguments, that is used. It needs no Deferred and no factory.
+    Connect a protocol to an endpoint of Twisted. On success, only C{makeConnection} of the protocol is called.
 
     @param endpoint: the endpoint.
     @param protocol: the protocol.
@@ -191,12 +190,24 @@ def begin(
         peer speaks first. L{settle} finds out earlier whether there is a connection.
     @return: an object with a method C{cancel}, which gives up the attempt.
     """
-    direct = getattr(endpoint, "begin", None)
-    if direct is not None:
-        return direct(protocol, failed, isGreeted)
     connecting = endpoint.connect(_Once(protocol))
     connecting.addCallbacks(_passHalfCloses, failed)
     return connecting
+
+
+Begin: TypeAlias = Callable[[Any, Callable[[Failure], object], bool], Any]
+"""L{begin} without its first argument."""
+
+
+def beginning(endpoint: IStreamClientEndpoint) -> Begin:
+    """
+    Return what connects protocols to an endpoint: its own method C{begin}, which needs no Deferred and no factory, if
+    it has one, otherwise L{begin}.
+
+    @param endpoint: the endpoint.
+    """
+    own: Begin | None = getattr(endpoint, "begin", None)
+    return partial(begin, endpoint) if own is None else own
 
 
 def settle(connecting: Any) -> None:

@@ -138,6 +138,7 @@ class Attempt:
 
     def again(self) -> Deferred[Any]:
         """Log in once more, and return a Deferred of the result."""
+        self.session.attempts += 1
         return resultOf(self.connector.connect(self.route, self.request, self.session))
 
     @property

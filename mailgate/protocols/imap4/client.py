@@ -6,8 +6,11 @@ The login at an IMAP4 backend (RFC 3501, 9051; ID of RFC 2971).
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NoReturn
+
+from attrs import frozen
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
@@ -24,6 +27,8 @@ from mailgate.protocols.imap4.capabilities import withoutHidden
 __all__ = ["IMAP4Client"]
 
 _QUOTABLE = re.compile(rb"[ -~]{0,256}")
+_BOTH_QUOTABLE = re.compile(rb"[ -~]{0,256}\n[ -~]{0,256}")
+"""Matches a user name and a password with a line feed between them."""
 _INITIAL = frozenset((b"SASL-IR", b"IMAP4REV2"))
 """The capabilities of a backend that takes initial responses (RFC 4959; RFC 9051, section 6.2.2)."""
 _LONGEST_COMMAND = 8190
@@ -37,6 +42,9 @@ _CAPABILITY = re.compile(rb"^\* CAPABILITY ([^\r\n]*)", re.IGNORECASE | re.MULTI
 
 _LISTED_AT_END = re.compile(rb"[^ ]+ OK \[CAPABILITY ", re.IGNORECASE)
 """Matches the completion of a login whose response code lists capabilities."""
+
+_ACCEPTED = re.compile(rb"[^ +]+ OK(?![^ \r\n])", re.IGNORECASE)
+"""Matches a tagged response that is an OK."""
 
 _GOODBYE = re.compile(rb"^\* BYE(?![^ \r\n])[^\n]*", re.IGNORECASE | re.MULTILINE)
 """Matches BYE among untagged responses."""
@@ -57,24 +65,64 @@ def _continuation(line: bytes, octets: int) -> int | None:
     return int(literal[1]) if literal else None
 
 
-@lru_cache(256)
-def _parseGreeting(line: bytes) -> tuple[bytes, bytes | None, bool]:
+class _Listed:
     """
-    Parse a greeting. A backend repeats the same one for each connection.
+    What a backend has listed.
 
-    @return: the status in capitals, empty if it is none of a greeting; the capabilities that it lists, L{None} if it
-        lists none; and whether it is that of a gateway.
+    @ivar text: its capabilities as it writes them; empty where it has not said.
+    @ivar words: the same in capitals.
+    @ivar takesID: whether it takes ID.
+    @ivar takesPlain: whether it takes AUTHENTICATE PLAIN.
+    @ivar takesLogin: whether LOGIN is not disabled.
     """
+
+    __slots__ = ("takesID", "takesLogin", "takesPlain", "text", "words")
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+        self.words = words = frozenset(text.upper().split(b" "))
+        self.takesID = b"ID" in words
+        self.takesPlain = b"AUTH=PLAIN" in words
+        self.takesLogin = b"LOGINDISABLED" not in words
+
+
+_listed = lru_cache(256)(_Listed)
+"""What a list of capabilities means. Backends repeat the same list for each connection."""
+
+_NOTHING = _listed(b"")
+
+
+@frozen
+class _Greeting:
+    """
+    A greeting.
+
+    @ivar status: the status in capitals; empty if it is none of a greeting.
+    @ivar says: whether it lists capabilities.
+    @ivar listed: these.
+    @ivar isOurs: whether it is that of a gateway.
+    """
+
+    status: bytes = b""
+    says: bool = False
+    listed: _Listed = _NOTHING
+    isOurs: bool = False
+
+
+@lru_cache(256)
+def _parseGreeting(line: bytes) -> _Greeting:
+    """Parse a greeting. A backend repeats the same one for each connection."""
     match = _GREETING.match(line)
     if match is None:
-        return b"", None, False
-    return match[1].upper(), match[2], IMAP_GREETING.fullmatch(line) is not None
+        return _Greeting()
+    listed = match[2]
+    isOurs = IMAP_GREETING.fullmatch(line) is not None
+    return _Greeting(match[1].upper(), listed is not None, _listed(listed or b""), isOurs)
 
 
-@lru_cache(256)
-def _wordsIn(capabilities: bytes) -> frozenset[bytes]:
-    """Return the words of a list of capabilities in capitals. Backends repeat the same list, too."""
-    return frozenset(capabilities.upper().split(b" "))
+def _quoted(text: bytes) -> bytes:
+    """Return C{text}, whose bytes may all be quoted, as a quoted string."""
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 class IMAP4Client(ProxyClient):
@@ -87,23 +135,9 @@ class IMAP4Client(ProxyClient):
     """
 
     _idTag = _ID_TAG
-    _takesID = False
-    _words = b""
+    _listed = _NOTHING
     """What the backend has listed last."""
-    _listed: frozenset[bytes] = frozenset()
-    """The same as words in capitals."""
-
-    def dialogueReceived(self, data: bytes) -> None:
-        if self.isIntroducing and not self._buffer and self._idTag == _ID_TAG:
-            # The reply of nearly all servers, which arrives long before the reply to the login. Resuming the coroutine
-            # for it would double the cost of ID.
-            reply = _IDENTIFIED.match(data)
-            if reply is not None:
-                self.isIntroducing = False
-                data = data[reply.end() :]
-                if not data:
-                    return
-        super().dialogueReceived(data)
+    usualReply: re.Pattern[bytes] | None = _IDENTIFIED
 
     def mayAnswer(self, reply: bytes, request: LoginRequest) -> bool:
         # The reply to a command of the gateway's own has a tag that the client does not know: the client would wait.
@@ -114,32 +148,27 @@ class IMAP4Client(ProxyClient):
         return any(not line.startswith(b"*") for line in ahead.splitlines())
 
     async def greeted(self) -> None:
-        greeting = await self.line()
-        status, listed, isOurs = _parseGreeting(greeting)
-        if status != (b"OK" if self.logsIn else b"PREAUTH"):
+        if not self._buffer:
+            await self
+        greeting = self.takeLine() or await self.line()
+        parsed = _parseGreeting(greeting)
+        if parsed.status != (b"OK" if self.logsIn else b"PREAUTH"):
             # A server that is full greets with BYE.
-            isFull = status == b"BYE"
+            isFull = parsed.status == b"BYE"
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
-        self.greetsAsWe = self.isGateway = isOurs
+        if parsed.isOurs:
+            self.greetsAsWe = self.isGateway = True
+        self._listed = listed = parsed.listed
         known = self.known
-        if self.backend.tls is BackendTLS.STARTTLS or known is UNKNOWN:
-            # What it says in the clear may be an attacker's, and is not what it says over TLS.
-            self._learn(listed or b"")
-        elif listed is None:
-            # Exchange and Gmail, for example.
-            self._learn(known.greeted)
-        else:
-            if listed != known.greeted and self._proxyProtocol == "off":
-                known.heard(listed)
-            self._learn(listed)
-
-    def _learn(self, capabilities: bytes) -> None:
-        """The backend offers C{capabilities}; empty where it has not said."""
-        self._words = capabilities
-        self._listed = _wordsIn(capabilities)
-        self._takesID = self.tellsByCommand and b"ID" in self._listed
+        # What it says in the clear may be an attacker's, and is not what it says over TLS.
+        if known is not UNKNOWN and self.backend.tls is not BackendTLS.STARTTLS:
+            if not parsed.says:
+                # Exchange and Gmail, for example.
+                self._listed = _listed(known.greeted)
+            elif listed.text != known.greeted and self._proxy.proxyProtocol == "off":
+                known.heard(listed.text)
 
     async def requestTLS(self) -> None:
         self.send(b"mailgate STARTTLS")
@@ -155,47 +184,64 @@ class IMAP4Client(ProxyClient):
             raise BackendError(f"answers CAPABILITY with {replyCode(response)}", response, isQuoted=True)
         listed = _CAPABILITY.findall(self.reply)
         self.reply = b""
-        self._learn(b" ".join(listed))
+        self._listed = _listed(b" ".join(listed))
 
     async def offered(self) -> tuple[bytes, ...]:
-        if not self._words:
+        if not self._listed.text:
             await self.secured()
-        if not self._words:
+        if not self._listed.text:
             raise BackendError("lists no capabilities")
-        return tuple(self._words.split())
+        return tuple(self._listed.text.split())
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
-        tag = request.tag
-        if self._takesID and credentials.identifies:
-            # Once: Dovecot uses only the first ID of a connection.
-            self._takesID = False
-            if tag == self._idTag:
-                self._idTag += b"2"
-            hops = self.hopsLeft(request)
-            self.introduction = idCommand(
-                self._idTag, request.client, request.envelope.fields, hops, credentials.forward
-            )
+        tag, listed = request.tag, self._listed
+        method, user = credentials.method, credentials.user
+        if listed.takesID and credentials.options.identifies and self._proxy.tellsByCommand:
+            self._identify(credentials, request)
         elif self.greetsAsWe:
             await self._countHops(credentials, request)
-        method = credentials.method
-        if method == "none":
-            await self._complete(tag, tag + b" OK Logged in\r\n", request)
-            return
-        if method != "login" and (method != "auto" or self._needsSASL(credentials)):
-            if method == "auto" and b"AUTH=PLAIN" not in self._listed:
+        # Only printable ASCII is safe in quoted strings. Anything else needs literals, which cost LOGIN round trips.
+        both = user + b"\n" + (credentials.password or b"")
+        isQuotable = _BOTH_QUOTABLE.fullmatch(both)
+        if method == "login" or (
+            method == "auto" and not credentials.authzid and listed.takesLogin and (isQuotable or not listed.takesPlain)
+        ):
+            if credentials.authzid:
+                raise Unauthorizing("LOGIN has no place for an authorization identity")
+            password = credentials.knownPassword
+            if isQuotable:
+                # A space between both strings in the place of the line feed.
+                self.sendLogin(tag + b" LOGIN " + _quoted(both).replace(b"\n", b'" "'))
+            else:
+                await self._sendLiterals(tag, (user, password), credentials)
+            completion = await self._response(tag)
+        elif method == "none":
+            completion = tag + b" OK Logged in\r\n"
+        else:
+            if method == "auto" and not listed.takesPlain:
                 method = self._strongest() or method
             mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
             completion = await self._exchange(tag, mechanism, credentials)
-            await self._complete(tag, completion, request)
-            return
-        if credentials.authzid:
-            raise Unauthorizing("LOGIN has no place for an authorization identity")
+        if _ACCEPTED.match(completion) is None:
+            self._refuse(tag, completion, credentials)
+        if request.envelope.listed:
+            await self._list(tag, completion)
+        self.reply = withoutHidden(self.reply + completion)
+
+    def _identify(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+        """Send ID before the login: once, as Dovecot uses only the first ID of a connection."""
+        if request.tag == self._idTag:
+            self._idTag += b"2"
+            self.usualReply = None
+        hops, options = self._proxy.hopsOf(request) - 1, credentials.options
+        self.introduction = idCommand(self._idTag, request.client, request.envelope.fields, hops, options.forward)
+
+    async def _sendLiterals(self, tag: bytes, arguments: Sequence[bytes], credentials: BackendCredentials) -> None:
+        """Send LOGIN with its C{arguments}, those as literals that cannot be quoted strings."""
         command = tag + b" LOGIN"
-        for argument in (credentials.user, credentials.knownPassword):
-            # A quoted string saves a round trip, but only printable ASCII is safe in it.
+        for argument in arguments:
             if _QUOTABLE.fullmatch(argument):
-                quoted = argument.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
-                command += b' "' + quoted + b'"'
+                command += b" " + _quoted(argument)
                 continue
             self.sendLogin(command + b" {%d}" % len(argument))
             response = await self._response(tag)
@@ -203,24 +249,20 @@ class IMAP4Client(ProxyClient):
                 self._refuse(tag, response, credentials)
             command = argument
         self.sendLogin(command)
-        completion = await self._response(tag)
-        self._expectOK(tag, completion, credentials)
-        await self._complete(tag, completion, request)
 
-    async def _complete(self, tag: bytes, completion: bytes, request: LoginRequest) -> None:
+    async def _list(self, tag: bytes, completion: bytes) -> None:
         """
-        Set C{reply} after the backend's OK. A client that has got the list before the login must not keep it for the
-        one after it: if the backend does not send that, it is asked, in a round trip of its own. Some servers lose what
-        is pipelined behind a login.
+        A client that has got the list before the login must not keep it for the one after it: if the backend does not
+        send that with its OK, it is asked, in a round trip of its own. Some servers lose what is pipelined behind a
+        login.
         """
-        isListed = _LISTED_AT_END.match(completion) is not None or _CAPABILITY.search(self.reply) is not None
-        if request.envelope.listed and not isListed:
-            asked = b"mailgate2" if tag == b"mailgate" else b"mailgate"
-            self.send(asked + b" CAPABILITY")
-            response = await self._response(asked)
-            if response.startswith(b"+"):
-                raise BackendError("answers CAPABILITY with a continuation request", response)
-        self.reply = withoutHidden(self.reply + completion)
+        if _LISTED_AT_END.match(completion) or _CAPABILITY.search(self.reply):
+            return
+        asked = b"mailgate2" if tag == b"mailgate" else b"mailgate"
+        self.send(asked + b" CAPABILITY")
+        response = await self._response(asked)
+        if response.startswith(b"+"):
+            raise BackendError("answers CAPABILITY with a continuation request", response)
 
     async def _countHops(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         """
@@ -232,7 +274,7 @@ class IMAP4Client(ProxyClient):
         self.greetsAsWe = False
         hops = self.hopsLeft(request)
         command = idCommand(_ID_TAG, None, (), hops)
-        if self.tellsByCommand and credentials.identifies:
+        if self._proxy.tellsByCommand and credentials.identifies:
             command = idCommand(_ID_TAG, request.client, request.envelope.fields, hops, credentials.forward)
             if self.steps is not None:
                 self.steps.introduces(command)
@@ -242,34 +284,23 @@ class IMAP4Client(ProxyClient):
             raise BackendError("answers ID with a continuation request", response, isQuoted=True)
         self.reply = b""
 
-    def _needsSASL(self, credentials: BackendCredentials) -> bool:
-        """
-        Whether LOGIN cannot be used: it has no place for an authorization identity, may be disabled, and needs more
-        round trips, and servers that read literals, for what is no printable ASCII.
-        """
-        listed = self._listed
-        if credentials.authzid or b"LOGINDISABLED" in listed:
-            return True
-        if b"AUTH=PLAIN" not in listed:
-            return False
-        return not (_QUOTABLE.fullmatch(credentials.user) and _QUOTABLE.fullmatch(credentials.knownPassword))
-
     def _strongest(self) -> str:
         """Return the word of C{proxy_auth} for the best mechanism with SCRAM that is offered, or an empty string."""
-        return strongest([word[5:] for word in self._listed if word.startswith(b"AUTH=")])
+        return strongest([word[5:] for word in self._listed.words if word.startswith(b"AUTH=")])
 
     async def _exchange(self, tag: bytes, mechanism: AnyMechanism, credentials: BackendCredentials) -> bytes:
         """
         AUTHENTICATE, with an initial response where the backend takes one and the line is not too long; returns the
-        backend's OK.
+        backend's answer.
         """
         listed = self._listed
-        if credentials.method != "auto" and self._words.strip() and b"AUTH=" + mechanism.name not in listed:
+        isListed = b"AUTH=" + mechanism.name in listed.words
+        if credentials.method != "auto" and listed.text.strip() and not isListed:
             message = f"does not offer AUTH={mechanism.name.decode()}"
             raise BackendError(message, counts=False)
         command = b"AUTHENTICATE " + mechanism.name
         line = tag + b" " + command + b" " + mechanism.initial
-        if not _INITIAL.isdisjoint(listed) and len(line) <= _LONGEST_COMMAND:
+        if not _INITIAL.isdisjoint(listed.words) and len(line) <= _LONGEST_COMMAND:
             self.sendLogin(line)
             response = await self._response(tag)
         else:
@@ -291,14 +322,9 @@ class IMAP4Client(ProxyClient):
             while response.startswith(b"+"):
                 self.send(await mechanism.answer(response[1:].strip()))
                 response = await self._response(tag)
-        self._expectOK(tag, response, credentials)
-        if isinstance(mechanism, ScramMechanism):
+        if isinstance(mechanism, ScramMechanism) and _ACCEPTED.match(response):
             mechanism.conclude()
         return response
-
-    def _expectOK(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> None:
-        if not beginsWith(response.upper(), tag.upper() + b" OK"):
-            self._refuse(tag, response, credentials)
 
     def _refuse(self, tag: bytes, response: bytes, credentials: BackendCredentials) -> NoReturn:
         status, _, text = response[len(tag) + 1 :].strip().partition(b" ")
@@ -336,11 +362,10 @@ class IMAP4Client(ProxyClient):
         Read and return the next tagged response or continuation request. Untagged responses before it are appended to
         C{reply}. The response to ID is read first and not returned.
         """
+        if not self._buffer:
+            await self
         if self.isIntroducing:
-            if not self._buffer:
-                await self._wait()
-            if self.isIntroducing:
-                await self.introduced()
+            await self.introduced()
         while True:
             line = self.takeLine() or await self.line()
             if line.startswith((tag + b" ", b"+")):

@@ -71,7 +71,7 @@ class SieveClient(ProxyClient):
     async def _octets(self, count: int) -> bytes:
         """Wait for C{count} bytes and return them."""
         while len(self._buffer) < count:
-            await self._wait()
+            await self
         taken, self._buffer = self._buffer[:count], self._buffer[count:]
         return taken
 
@@ -138,7 +138,7 @@ class SieveClient(ProxyClient):
             message = f"{when} with {replyCode(offers.end.line)}"
             raise BackendError(message, offers.end.line, isQuoted=True, counts=not isFull, cause=cause)
         self._offers = offers
-        self._takesXCLIENT = self.tellsByCommand and b"XCLIENT" in offers.values
+        self._takesXCLIENT = self._proxy.tellsByCommand and b"XCLIENT" in offers.values
 
     # The conversation.
 
@@ -150,7 +150,7 @@ class SieveClient(ProxyClient):
 
     def _compare(self) -> None:
         """The list is that of the backend itself: note whether it differs from what is known."""
-        if self.known is not UNKNOWN and self._proxyProtocol == "off":
+        if self.known is not UNKNOWN and self._proxy.proxyProtocol == "off":
             greeted = b"\n".join(itemsOf(self._offers.values))
             if greeted != self.known.greeted:
                 self.known.heard(greeted, b"\n")
@@ -290,7 +290,7 @@ class SieveClient(ProxyClient):
         word, _, argument = noopWithHops(self.hopsLeft(request)).partition(b" ")
         self.send(word + b' "' + argument + b'"')
         reply = (await self._response()).line
-        if not beginsWith(reply, b"OK") and (self._proxyProtocol != "off" or not reply.startswith(b"NO")):
+        if not beginsWith(reply, b"OK") and (self._proxy.proxyProtocol != "off" or not reply.startswith(b"NO")):
             raise BackendError(f"answers NOOP with {replyCode(reply)}", reply, isQuoted=True)
 
     async def introduced(self) -> None:

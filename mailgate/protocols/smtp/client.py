@@ -188,7 +188,7 @@ class SMTPClient(ProxyClient):
         """
         line = noopWithHops(self.hopsLeft(request))
         code, said = await self.command(line)
-        if code != 250 and self._proxyProtocol != "off":
+        if code != 250 and self._proxy.proxyProtocol != "off":
             raise self._unprepared(line, said)
 
     async def _asOurselves(
@@ -242,7 +242,7 @@ class SMTPClient(ProxyClient):
                 if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
                     self.known.heard(greeted, b"\n")
                 return _keywords(extensions)
-            if extended or self._proxyProtocol != "off" or code not in _NO_EHLO:
+            if extended or self._proxy.proxyProtocol != "off" or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
         return {}

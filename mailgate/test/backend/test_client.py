@@ -23,6 +23,7 @@ from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.errors import BackendError, LoginRefused, replyCode
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import Backend, Denial, Trouble
+from mailgate.net.endpoints import beginning
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.smtp import SMTP
@@ -87,7 +88,7 @@ class ProxyClientTests(SynchronousTestCase):
 
     def client(self, *groups: Any) -> ProxyClient:
         client = ProxyClient(
-            settingsOf("pop3", *groups), "mx.test", FIRST, TCP4ClientEndpoint(Clock(), "192.0.2.99", 110)
+            settingsOf("pop3", *groups), "mx.test", FIRST, beginning(TCP4ClientEndpoint(Clock(), "192.0.2.99", 110))
         )
         FakeTransport().connect(client)
         return client

@@ -72,7 +72,7 @@ class ConnectorTests(SynchronousTestCase):
         attempt.transport.lose()
         self.assertTemporary(attempt)
         (client,) = clients
-        self.assertIsNone(getattr(client._loss, "__traceback__", None))
+        self.assertIsNone(getattr(client.loss, "__traceback__", None))
 
     def test_otherErrors(self) -> None:
         """So is every other network error."""

@@ -22,7 +22,7 @@ from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.interfaces import IConnector
 from mailgate.login import Backend, BackendTLS, Denial, Trouble
-from mailgate.net.endpoints import endpointFor
+from mailgate.net.endpoints import beginning, endpointFor
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.sieve import SIEVE
@@ -42,8 +42,8 @@ class Talk:
     def __init__(self, record: MailProtocol, *groups: Any, tls: BackendTLS = BackendTLS.OFF) -> None:
         self.reactor = MemoryReactorClock()
         backend = Backend(FIRST.host, FIRST.port, tls)
-        endpoint = endpointFor(self.reactor, FIRST.host, FIRST.port, None)
-        self.client: ProxyClient = record.client(settingsOf(record.name, *groups), "mx.test", backend, endpoint)
+        begin = beginning(endpointFor(self.reactor, FIRST.host, FIRST.port, None))
+        self.client: ProxyClient = record.client(settingsOf(record.name, *groups), "mx.test", backend, begin)
         self.transport = FakeTransport()
 
     def accept(self) -> None:

@@ -65,7 +65,7 @@ class DecidedTests(SynchronousTestCase):
 
     def find(self, *backends: Any, **options: Any) -> Place | NoBackend:
         """The first place of a login with these options."""
-        return next(self.places.of(routeTo(*backends, options=RouteOptions(**options)), REQUEST))
+        return next(iter(self.places.of(routeTo(*backends, options=RouteOptions(**options)), REQUEST)))
 
     def place(self, *backends: Any, **options: Any) -> Place:
         place = self.find(*backends, **options)
@@ -152,7 +152,7 @@ class DecidedTests(SynchronousTestCase):
         for number in range(20):
             key = b"tenant%d" % number
             place = self.place(BackendGroup("store"), key=key)
-            asUser = next(self.places.of(routeTo(BackendGroup("store"), user=key), REQUEST))
+            asUser = next(iter(self.places.of(routeTo(BackendGroup("store"), user=key), REQUEST)))
             assert isinstance(asUser, Place)
             self.assertEqual(place.name, asUser.name)
             chosen.add(place.name)

@@ -20,7 +20,7 @@ from zope.interface.verify import verifyObject
 
 from mailgate.backend.client import ProxyClient
 from mailgate.login import Backend
-from mailgate.net.endpoints import endpointFor
+from mailgate.net.endpoints import beginning, endpointFor
 from mailgate.protocols.pop3 import POP3
 from mailgate.test.backend.test_client import FIRST, SlowResolver
 from mailgate.testing import Attempt, routeTo, settingsOf
@@ -45,7 +45,7 @@ class EndpointTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         endpoint = endpointFor(reactor, "unix:/run/imap", 0, 7.0)
         self.assertIsInstance(endpoint, UNIXClientEndpoint)
-        client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, endpoint)
+        client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, beginning(endpoint))
         endpoint.connect(client)  # type: ignore[arg-type]
         self.assertEqual([path for path, *_ in reactor.unixClients], ["/run/imap"])
         self.assertEqual(reactor.tcpClients, [])

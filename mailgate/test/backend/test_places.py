@@ -358,7 +358,7 @@ class PlaceTests(SynchronousTestCase):
     def place(self, backend: Backend, **settings: Any) -> Any:
         places = placesFor(MemoryReactorClock(), **settings)
         (place,) = places.of(routeTo(backend), requestFor("pop3"))
-        self.assertIs(next(places.of(routeTo(backend), requestFor("pop3"))), place)
+        self.assertIs(next(iter(places.of(routeTo(backend), requestFor("pop3")))), place)
         return place
 
     def test_mode(self) -> None:

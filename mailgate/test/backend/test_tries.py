@@ -105,7 +105,7 @@ class BoundTests(RetryCase):
         self.assertEqual(self.fails, [1, 0, 0])
 
     def test_oneTimer(self) -> None:
-        """An attempt has one timer, which moves when the backend has greeted."""
+        """An attempt has one timer. It moves when it is due, if the backend has greeted."""
         attempt = self.attempt(POP)
         attempt.accept()
         (timer,) = attempt.reactor.getDelayedCalls()
@@ -114,7 +114,12 @@ class BoundTests(RetryCase):
         attempt.reactor.advance(6)
         attempt.says(GREETING)
         self.assertEqual(attempt.reactor.getDelayedCalls(), [timer])
+        attempt.reactor.advance(4)
+        (timer,) = attempt.reactor.getDelayedCalls()
         self.assertEqual(timer.getTime() - begun, 30)
+        attempt.says(OK, LOGGED_IN)
+        self.assertEqual(attempt.reactor.getDelayedCalls(), [])
+        self.assertIsInstance(self.successResultOf(attempt.result), ProxyClient)
 
 
 class LoneTests(RetryCase):

@@ -37,7 +37,7 @@ from zope.interface.verify import verifyObject
 from mailgate.lean.poller import READABLE
 from mailgate.lean.reactor import LeanReactor
 from mailgate.lean.transport import StreamTransport
-from mailgate.net.endpoints import begin, endpointFor, settle
+from mailgate.net.endpoints import beginning, endpointFor, settle
 from mailgate.net.naming import NamingReactor
 from mailgate.test.support.descriptors import settleDescriptors
 from mailgate.test.support.pollers import Reactor
@@ -235,12 +235,12 @@ class EndpointTests(Case):
         """L{begin} needs no factory and no Deferred. It passes events to the protocol, or a failure to the callback."""
         failures: list[Failure] = []
         protocol = Said()
-        begin(self.lean.leanEndpoint(*self.listen(), None), protocol, failures.append)
+        beginning(self.lean.leanEndpoint(*self.listen(), None))(protocol, failures.append, False)
         self.assertIs(protocol.transport, None)
         self.turn()
         self.assertEqual((protocol.transport.connected, failures), (True, []))
         protocol.transport.abortConnection()
-        begin(self.lean.leanEndpoint(*self.nowhere(), None), Said(), failures.append)
+        beginning(self.lean.leanEndpoint(*self.nowhere(), None))(Said(), failures.append, False)
         self.assertEqual(failures, [])
         self.turn()
         self.assertEqual([failure.type for failure in failures], [ConnectionRefusedError])
@@ -249,7 +249,7 @@ class EndpointTests(Case):
     def test_beginCancelled(self) -> None:
         """The result of L{begin} can be cancelled once."""
         failures: list[Failure] = []
-        attempt = begin(self.lean.leanEndpoint(*self.crowded(), None), Said(), failures.append)
+        attempt = beginning(self.lean.leanEndpoint(*self.crowded(), None))(Said(), failures.append, False)
         for _ in range(2):
             attempt.cancel()
         self.assertEqual([failure.type for failure in failures], [ConnectingCancelledError])
@@ -423,7 +423,7 @@ class GreetedTests(Case):
         self.protocol = Said()
         self.failures: list[type[BaseException] | None] = []
         endpoint = self.lean.leanEndpoint(*address, None)
-        return begin(endpoint, self.protocol, lambda failure: self.failures.append(failure.type), True)
+        return beginning(endpoint)(self.protocol, lambda failure: self.failures.append(failure.type), True)
 
     def assertWaits(self) -> None:
         """No event comes, and the protocol is not connected."""
@@ -467,7 +467,7 @@ class GreetedTests(Case):
 
     def test_settledAtOnce(self) -> None:
         """The same if the system has refused at once."""
-        attempt = begin(self.lean.leanEndpoint(f"unix:{self.mktemp()}", 0, None), Said(), lambda _: None, True)
+        attempt = beginning(self.lean.leanEndpoint(f"unix:{self.mktemp()}", 0, None))(Said(), lambda _: None, True)
         settle(attempt)
         self.reactor.advance(0)
 

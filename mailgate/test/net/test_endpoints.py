@@ -23,7 +23,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides, directlyProvidedBy, implementer
 from zope.interface.verify import verifyObject
 
-from mailgate.net.endpoints import MOST_LOOKUPS, SharedLookups, begin, endpointFor
+from mailgate.net.endpoints import MOST_LOOKUPS, SharedLookups, beginning, endpointFor
 from mailgate.net.naming import NamingReactor
 from mailgate.test.support.resolver import FakeResolver
 
@@ -171,7 +171,7 @@ class HalfClosing(Protocol):
 
 
 class BeginTests(SynchronousTestCase):
-    """L{begin} with an endpoint of Twisted."""
+    """L{beginning} with an endpoint of Twisted."""
 
     def setUp(self) -> None:
         self.reactor = MemoryReactorClock()
@@ -180,7 +180,7 @@ class BeginTests(SynchronousTestCase):
 
     def connected(self, protocol: Protocol, transport: StringTransport) -> StringTransport:
         """Connect C{protocol}, and return its transport."""
-        connecting = begin(self.endpoint, protocol, self.failures.append)
+        connecting = beginning(self.endpoint)(protocol, self.failures.append, False)
         wrapper: Any = self.reactor.tcpClients[-1][2].buildProtocol(None)
         transport.protocol = wrapper  # type: ignore[attr-defined]
         wrapper.makeConnection(transport)
@@ -207,13 +207,13 @@ class BeginTests(SynchronousTestCase):
 
     def test_failed(self) -> None:
         """A failed connection is reported."""
-        begin(self.endpoint, Protocol(), self.failures.append)
+        beginning(self.endpoint)(Protocol(), self.failures.append, False)
         factory, connector = self.reactor.tcpClients[-1][2], self.reactor.connectors[0]
         factory.clientConnectionFailed(connector, Failure(ConnectionRefusedError()))
         self.assertEqual([failure.type for failure in self.failures], [ConnectionRefusedError])
 
     def test_cancelled(self) -> None:
         """A cancelled connection is reported."""
-        begin(self.endpoint, Protocol(), self.failures.append).cancel()
+        beginning(self.endpoint)(Protocol(), self.failures.append, False).cancel()
         self.assertEqual([failure.type for failure in self.failures], [ConnectingCancelledError])
         self.assertTrue(self.reactor.connectors[0].stoppedConnecting)
