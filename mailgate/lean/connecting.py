@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.lean.descriptors import addressOf, reset
-from mailgate.lean.poller import READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BACKEND, READABLE, WRITABLE, Poller
 from mailgate.lean.transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class Outgoing(StreamTransport):
     """
 
     connected = False
+    kind = BACKEND
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _deadline: IDelayedCall | None = None

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from mailgate.lean.descriptors import addressOf, ask, reset
-from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BROKEN, CLIENT, READABLE, WRITABLE, Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.tls.engine import TLSEngine
 from mailgate.tls.makeengine import makeEngine
@@ -57,6 +57,7 @@ class StreamTransport:
     """Whether the peer made the connection."""
     connected = True
     disconnecting = False
+    kind = CLIENT
     producer: Any = None
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None
