@@ -58,6 +58,11 @@ _ESTABLISHED = frozenset((errno.ECONNRESET, errno.EPIPE))
 """Errors that only an established connection has: the peer has reset it. An attempt that a reset ends is refused."""
 
 
+_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
+_BEGUN = (0, errno.EINPROGRESS)
+"""What C{connect} returns for a connection that is made, or may be."""
+
+
 class Outgoing(StreamTransport):
     """
     The transport of a connection that this side makes. It exists before the connection does, and the first event
@@ -71,6 +76,8 @@ class Outgoing(StreamTransport):
     kind = BACKEND
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
+    _wanted = 0
+    """Nothing until there is a connection, so that the first event gets to C{_react}."""
     _deadline: IDelayedCall | None = None
     _isGreeted = False
 
@@ -110,14 +117,14 @@ class Outgoing(StreamTransport):
             self.poller.soon(lambda: self.giveUp(reason))
 
     def _start(self, events: int, source: tuple[str, int] | None) -> None:
-        made = socket.SocketType(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made = socket.SocketType(self.family, _STREAM)
         try:
             if self.family != socket.AF_UNIX:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source is not None:
                 made.bind(source)
             status = made.connect_ex(self._raw)
-            if status not in (0, errno.EINPROGRESS):
+            if status not in _BEGUN:
                 raise OSError(status, os.strerror(status))
             self.poller.watch(made.fileno(), self, events)
         except BaseException:
@@ -133,11 +140,11 @@ class Outgoing(StreamTransport):
         if self.fd >= 0:
             self._deadline = clock.callLater(timeout, self.giveUp, TimeoutError())
 
-    def ready(self, fd: int, events: int) -> None:
-        if self._failed is not None:
-            events = self._decide(events)
-        if events:
-            super().ready(fd, events)
+    def _react(self, events: int) -> None:
+        if self._failed is None:
+            super()._react(events)
+        elif self._decide(events):
+            self.ready(self.fd, READABLE)
 
     def _decide(self, events: int) -> int:
         """
@@ -176,8 +183,7 @@ class Outgoing(StreamTransport):
             return
         self._failed = None
         self.connected = True
-        if self._watched != READABLE:
-            self._want(READABLE)
+        self._want(READABLE)
         self.protocol = protocol
         try:
             protocol.makeConnection(self)
