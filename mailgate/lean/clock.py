@@ -3,13 +3,14 @@
 Timers for thousands of deadlines that are rarely reached.
 
 In a Twisted reactor, each cancelled or postponed timer stays in a heap. Here, all timers that are due in the same
-second share one set, and the reactor has one timer for the next second.
+second share one set, and the reactor has one timer for the next second. New timers are sorted in when a second is
+over: by then, most of a login's are cancelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import ceil
+from math import ceil, inf
 from typing import Any, Protocol
 
 from twisted.internet.error import AlreadyCalled, AlreadyCancelled
@@ -122,7 +123,10 @@ class CoarseClock:
         self._reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
         self._ticks: dict[int, set[Entry]] = {}
-        self._now = 0
+        self._new: set[Entry] = set()
+        """The entries that are not in C{_ticks} yet."""
+        self._now: float = inf
+        """The second until which entries have expired. While no entry waits, any time is before it."""
         self._next: IDelayedCall | None = None
 
     def callLater(self, delay: float, callable: Callable[..., Any], *args: Any, **kwargs: Any) -> IDelayedCall:
@@ -148,63 +152,74 @@ class CoarseClock:
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """All timers that are still waiting, the reactor's included."""
-        waiting = [timer for entries in self._ticks.values() for timer in entries if isinstance(timer, _Timer)]
+        waiting = [
+            timer for entries in (*self._ticks.values(), self._new) for timer in entries if isinstance(timer, _Timer)
+        ]
         return [*self._reactor.getDelayedCalls(), *waiting]
 
     def put(self, entry: Entry, due: float) -> None:
         """Make C{entry} expire within the second after the time C{due}. It must not wait already."""
-        if self._next is None or due < self._now:
+        if due < self._now:
             self._begin()
-        tick = int(due)
-        if tick < self._now:
-            tick = self._now
-        tick += 1
-        entry.tick = tick
-        entries = self._ticks.get(tick)
-        if entries is None:
-            self._ticks[tick] = {entry}
-        else:
-            entries.add(entry)
+        entry.tick = int(due) + 1
+        self._new.add(entry)
 
     def drop(self, entry: Entry) -> None:
         """Remove C{entry}, if it waits."""
-        tick = entry.tick
-        if not tick:
+        if not entry.tick:
             return
+        new = self._new
+        if entry in new:
+            new.remove(entry)
+            if not new:
+                self._rest()
+        else:
+            self._takeOut(entry)
         entry.tick = 0
-        entries = self._ticks[tick]
+
+    def _takeOut(self, entry: Entry) -> None:
+        """Remove C{entry} from C{_ticks}."""
+        entries = self._ticks[entry.tick]
         entries.remove(entry)
         if not entries:
-            del self._ticks[tick]
+            del self._ticks[entry.tick]
             self._rest()
+
+    def _sortIn(self, first: int) -> None:
+        """Move the new entries to C{_ticks}, those that are overdue to C{first}."""
+        new, self._new = self._new, set()
+        for entry in new:
+            entry.tick = tick = max(entry.tick, first)
+            self._ticks.setdefault(tick, set()).add(entry)
 
     def _begin(self) -> None:
         """Wait for the next second. No entry has waited so far, or the clock may have been set back."""
-        now = int(self.seconds())
         if self._next is not None:
             self._next.cancel()
-            # Entries that are due by now have not expired yet.
-            now = min(now, self._now)
-        self._now = now
+        # Entries that are due by now may not have expired yet.
+        self._now = min(int(self.seconds()), self._now)
         self._wait()
 
     def _wait(self) -> None:
         self._next = self._reactor.callLater(1 - self.seconds() % 1, self._second)
 
     def _rest(self) -> None:
-        if not self._ticks and self._next is not None:
+        if not (self._ticks or self._new) and self._next is not None:
             self._next.cancel()
             self._next = None
+            self._now = inf
 
     def _second(self) -> None:
         """At least one second has passed, or the clock has been set back."""
-        last, self._now = self._now, int(self.seconds())
+        last, now = int(self._now), int(self.seconds())
+        self._now = now
         # First of all, because expired() may take seconds, and add entries.
         self._wait()
+        self._sortIn(min(last, now) + 1)
         # The clock may have been set forward, by years.
-        ticks = range(last + 1, self._now + 1) if self._now - last < 60 else sorted(self._ticks)
+        ticks = range(last + 1, now + 1) if now - last < 60 else sorted(self._ticks)
         for tick in ticks:
-            if tick > self._now:
+            if tick > now:
                 break
             self._expire(tick)
         self._rest()

@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.lean.descriptors import addressOf, reset
-from mailgate.lean.poller import READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BACKEND, READABLE, WRITABLE, Poller
 from mailgate.lean.transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -55,9 +55,12 @@ _INFO = Struct("=68xI28xI")
 """C{tcpi_rtt}, in microseconds, and C{tcpi_total_retrans} of Linux's C{struct tcp_info}."""
 
 # Each of these would be looked up twice for each connection.
-_Socket, _STREAM, _UNIX = socket.SocketType, socket.SOCK_STREAM | socket.SOCK_NONBLOCK, socket.AF_UNIX
+_Socket, _UNIX = socket.SocketType, socket.AF_UNIX
+_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 _TCP, _NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
 _BEGUN = (0, errno.EINPROGRESS)
+"""What C{connect} returns for a connection that is made, or may be."""
+
 _EITHER = READABLE | WRITABLE
 _UNUSUAL = ~_EITHER
 
@@ -82,8 +85,11 @@ class Outgoing(StreamTransport):
     fd = -1
     connected = False
     _noDelay = True
+    kind = BACKEND
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
+    _wanted = 0
+    """Nothing until there is a connection, so that the first event gets to C{_react}."""
     _deadline: IDelayedCall | None = None
     _isGreeted = False
 
@@ -142,7 +148,13 @@ class Outgoing(StreamTransport):
         if self.fd >= 0:
             self._deadline = clock.callLater(timeout, self.giveUp, TimeoutError())
 
-    def decide(self, events: int) -> int:
+    def _react(self, events: int) -> None:
+        if self._failed is None:
+            super()._react(events)
+        elif self._decide(events):
+            self.ready(self.fd, READABLE)
+
+    def _decide(self, events: int) -> int:
         """
         The first event: the attempt has succeeded or failed. Return the events that are left for the connection; 0 for
         none.
@@ -180,8 +192,7 @@ class Outgoing(StreamTransport):
             # There is no protocol, or its maker has cancelled the attempt.
             return
         self.connected = True
-        if self._watched != READABLE:
-            self._want(READABLE)
+        self._want(READABLE)
         try:
             self.protocol.makeConnection(self)
         except Exception:

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from mailgate.lean.descriptors import addressOf, ask, reset
-from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BROKEN, CLIENT, READABLE, WRITABLE, Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.tls.engine import TLSEngine
 from mailgate.tls.makeengine import makeEngine
@@ -58,12 +58,11 @@ class StreamTransport:
     connected = True
     disconnecting = False
     protocol: Any = None
+    kind = CLIENT
     producer: Any = None
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None
     """Called at the end, after the protocol's C{connectionLost}."""
-    decide: Callable[[int], int]
-    """Takes the first events of a connection that this side makes. Returns those that are left for the connection."""
     _wanted = READABLE
     _watched = READABLE
     """The events that the poller watches: C{_wanted}, or more."""
@@ -105,25 +104,11 @@ class StreamTransport:
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        if not self.connected:
-            events = self.decide(events)
-        if events & WRITABLE:
-            self._flush()
-        if events & ~WRITABLE:
-            if self._wanted & READABLE:
-                self._read()
-            elif self._watched & READABLE:
-                self._watch(self._wanted)
-            elif self._readEnded:
-                self._hungUp(events)
-
-    def failed(self, failure: Failure) -> None:
-        """Close this connection, and no other: the protocol raised C{failure}, or the reactor stops."""
-        self.connectionLost(failure)
-
-    def _read(self) -> None:
+        if events != READABLE or not self._wanted & READABLE:
+            self._react(events)
+            return
         try:
-            data = os.read(self.fd, READ_SIZE)
+            data = os.read(fd, READ_SIZE)
         except BlockingIOError:
             return
         except OSError as error:
@@ -135,6 +120,22 @@ class StreamTransport:
             self.protocol.dataReceived(data)
         else:
             self.readEnded(ConnectionDone())
+
+    def _react(self, events: int) -> None:
+        """Handle C{events} that are not only bytes which the protocol takes."""
+        if events & WRITABLE:
+            self._flush()
+        if events & ~WRITABLE:
+            if self._wanted & READABLE:
+                self.ready(self.fd, READABLE)
+            elif self._watched & READABLE:
+                self._watch(self._wanted)
+            elif self._readEnded:
+                self._hungUp(events)
+
+    def failed(self, failure: Failure) -> None:
+        """Close this connection, and no other: the protocol raised C{failure}, or the reactor stops."""
+        self.connectionLost(failure)
 
     def readEnded(self, reason: Exception) -> None:
         """
@@ -439,11 +440,14 @@ class StreamTransport:
         """
         Leave the descriptor to a relay, watched only for reading. Returns the TLS engine, and the bytes not sent yet.
         """
-        unsent = b"".join(self._waiting or ())
+        unsent = b"".join(self._waiting) if self._waiting else b""
         if self._watched != READABLE:
             self._watch(READABLE)
         self.connected = False
         # Break the reference cycle, so that the dialogue is freed at once.
         self.protocol = self.producer = None
-        tls, self.tls = self.tls, None
-        return (tls.engine if tls is not None else None), unsent
+        tls = self.tls
+        if tls is None:
+            return None, unsent
+        self.tls = None
+        return tls.engine, unsent

@@ -18,7 +18,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from mailgate.lean.descriptors import ask, reset, sendingRoom
-from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.lean.poller import READABLE, RELAY, WRITABLE
 from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
@@ -72,6 +72,7 @@ class RelayEnd(BaseEnd):
 
     __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "relay", "waiting")
 
+    kind = RELAY
     peer: RelayEnd
 
     def __init__(self, relay: StreamRelay, transport: StreamTransport, isClient: bool = False) -> None:

@@ -40,7 +40,7 @@ from mailgate.lean.transport import StreamTransport
 from mailgate.net.endpoints import beginning, endpointFor, settle
 from mailgate.net.naming import NamingReactor
 from mailgate.test.support.descriptors import settleDescriptors
-from mailgate.test.support.pollers import Reactor
+from mailgate.test.support.pollers import Owner, Reactor
 from mailgate.test.support.resolver import FakeResolver
 
 
@@ -106,7 +106,7 @@ class Case(SynchronousTestCase):
         near, far = socket.socketpair()
         far.close()
         fd = near.detach()
-        self.lean.poller.watch(fd, self, READABLE)  # type: ignore[arg-type]
+        self.lean.poller.watch(fd, Owner(), READABLE)
         self.lean.poller.release(fd)
         settleDescriptors()
         self.before = self.descriptors()
