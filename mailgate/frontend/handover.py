@@ -36,7 +36,7 @@ def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
         _logLoggedIn(server.journal, session)
     if factory.watch is not None:
         factory.watch.relaying(session, factory.clock.seconds() - began)
-    if session.counted and factory.admission is not None:
+    if factory.admission is not None:
         factory.admission.relaying(session)
     client.detach()
     early = server.intake.takeAll()

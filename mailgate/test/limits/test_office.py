@@ -16,7 +16,7 @@ from mailgate.backend.coroutine import Task
 from mailgate.config import parse
 from mailgate.limits.admission import Admission, Ground
 from mailgate.limits.attempt import Attempt, Result
-from mailgate.limits.counts import LocalCounts
+from mailgate.limits.counts import Counts
 from mailgate.limits.defence import Defence
 from mailgate.limits.loginguard import LoginGuard
 from mailgate.limits.rates import LocalRates
@@ -68,7 +68,7 @@ class Server:
         if state is not None:
             self.defence.restore(state)
         policy, telling = limits.connectionPolicy(), Telling(Journal(), LogLevel.info, watch)
-        ground = Ground(LocalCounts(), LocalRates(), self.defence, clock.seconds, chance)
+        ground = Ground(Counts(), LocalRates(), self.defence, clock.seconds, chance)
         sources = Sources("imap", common.prefixes, policy.exempt, policy.access)
         self.admission = Admission("imap", policy, sources, ground, telling.acted)
         self.guard = LoginGuard(self.defence, policy, sources, limits.loginMode, clock, bytes(32), telling)

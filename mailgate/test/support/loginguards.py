@@ -54,6 +54,9 @@ class ScriptedStore:
         self.records: list[tuple[Attempt, int, Result]] = []
         self._last = 100
 
+    def passes(self, attempt: Attempt) -> int:
+        return 0
+
     def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
         self.checks.append((attempt, ticket))
         if self.verdicts:
