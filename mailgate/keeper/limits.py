@@ -86,13 +86,12 @@ class KeeperStore:
         """The blocks of operators that this process knows."""
         return self.shadow.operators
 
-    def passes(self, attempt: Attempt) -> int:
+    def passes(self, attempt: Attempt) -> None:
         """
         The keeper is asked about each login. See L{ILimitStore.passes<mailgate.limits.interfaces.ILimitStore.passes>}.
 
         @param attempt: the login.
         """
-        return 0
 
     def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
         """

@@ -10,7 +10,7 @@ is counted down exactly once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2s
 from math import inf
@@ -28,7 +28,7 @@ from mailgate.limits.policy import ConnectionPolicy, Mode
 from mailgate.limits.rates import Bucket, earliness, take
 from mailgate.limits.sources import Source, Sources
 from mailgate.limits.telling import DRY_RUN, REFUSED
-from mailgate.login import Asked, Denial, Trouble
+from mailgate.login import Denial, Trouble
 from mailgate.session import Outcome, Session
 
 __all__ = ["Admission", "Ground"]
@@ -119,7 +119,8 @@ class Admission:
             most if most and isCounted else inf
             for most in (policy.address, policy.user, policy.userAddress, policy.server)
         )
-        self._mostOfUser = min(self._user, self._userAddress)
+        # With other workers a look at their counts is needed.
+        self._mostOfUser = min(self._user, self._userAddress) if self._column is None else 0
         self._connection = policy.connection if isRated else None
         self._handshake = policy.handshake if isRated else None
         self._dropFrom = policy.dropFrom if policy.dropFrom and policy.dropMode is not Mode.OFF else inf
@@ -257,24 +258,17 @@ class Admission:
         source = session.counted
         if type(source) is tuple:
             # It has logged in before, and no backend has taken it.
-            user, source = source
+            session.counted, source = source
+            self.left(session)
             session.counted = source
-            self._dropSession(user, session.client)
         user = canonical(session.user)
-        clients = self._clientsOf.get(user)
-        if clients is None:
-            clients = []
-        if (
-            len(clients) >= self._mostOfUser
-            or self._sessions.count >= self._mostSessions
-            or session.asked is not None
-            or self._column is not None
-        ):
+        clients = self._clientsOf.setdefault(user, [])
+        if len(clients) >= self._mostOfUser or self._sessions.count >= self._mostSessions or session.asked is not None:
             denial = self._tooMany(session, user, clients)
             if denial is not None:
+                if not clients:
+                    del self._clientsOf[user]
                 return denial
-        if not clients:
-            self._clientsOf[user] = clients
         clients.append(session.client)
         self._sessions.count += 1
         if self._column is not None:
@@ -321,58 +315,50 @@ class Admission:
     # At the end.
 
     def relaying(self, session: Session) -> None:
-        session.asked = None
         counted = session.counted
+        session.asked = None
         if type(counted) is tuple:
             session.counted, source = counted
         else:
             session.counted, source = None, counted
-        if source is not None and not source.isExempt:
-            self._dropBefore(source)
-
-    def left(self, session: Session) -> None:
-        counted = session.counted
-        if type(counted) is bytes:
-            self._dropSession(counted, session.client)
-        elif counted is not None:
-            self._leftBefore(session, counted)
-        session.counted = None
-
-    def _leftBefore(self, session: Session, counted: Source | tuple[bytes, Source]) -> None:
-        """A connection has ended before a relay."""
-        if isinstance(counted, Source):
-            source = counted
-        else:
-            user, source = counted
-            self._dropSession(user, session.client)
         if source.isExempt:
             return
-        if self._dropFrom < inf and not session.attempts and session.outcome not in _OURS:
-            take(self._idle(source), IDLE_COSTS, _IDLE_MOST, self._monotonic())
-            source.until = -inf
-        self._dropBefore(source)
-
-    def _dropBefore(self, source: Source) -> None:
-        """A connection no longer counts among those that have not logged in."""
-        numbers, address = self._numbers, source.address
-        left = numbers[address] - 1
-        if left:
-            numbers[address] = left
+        numbers, address, column = self._numbers, source.address, self._column
+        count = numbers[address] - 1
+        if count:
+            numbers[address] = count
         else:
             del numbers[address]
         self._new.count -= 1
-        if self._column is not None:
-            self._column.show(address, -1)
-            self._column.show(self._newKey, -1)
+        if column is not None:
+            column.show(address, -1)
+            column.show(self._newKey, -1)
 
-    def _dropSession(self, user: bytes, client: str) -> None:
+    def left(self, session: Session) -> None:
+        user = session.counted
+        if user is None:
+            return
+        if type(user) is not bytes:
+            self._leftBefore(session)
+            return
+        session.counted = None
         clients = self._clientsOf[user]
-        clients.remove(client)
+        clients.remove(session.client)
         if not clients:
             del self._clientsOf[user]
         self._sessions.count -= 1
         if self._column is not None:
-            self._show(user, client, -1)
+            self._show(user, session.client, -1)
+
+    def _leftBefore(self, session: Session) -> None:
+        """A connection has ended before a relay."""
+        source = session.counted
+        isSilent = not session.attempts and session.outcome not in _OURS
+        if isSilent and self._dropFrom < inf and not source.isExempt:
+            take(self._idle(source), IDLE_COSTS, _IDLE_MOST, self._monotonic())
+            source.until = -inf
+        self.relaying(session)
+        self.left(session)
 
     # Other workers.
 

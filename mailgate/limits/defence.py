@@ -123,26 +123,24 @@ class Defence(Lasting):
 
     # Logins.
 
-    def passes(self, attempt: Attempt) -> int:
+    def passes(self, attempt: Attempt) -> Login | None:
         """
         Let a login pass whose pair has succeeded a moment ago: a known pair without failures. See
         L{mailgate.limits.interfaces.ILimitStore.passes}.
 
         @param attempt: the login.
         """
-        login = attempt.login
+        login: Login | None = attempt.login
         if login is None or login.pair not in self._settled or not self.operators.isEmpty:
-            return 0
-        now = self._offset + self._monotonic()
-        if now >= self._tidyAt:
-            self._tidy(now)
+            return None
+        # The time is not asked for: what is over has gone when its client has connected (L{allowance}).
         counts, pair, address = self._counts, login.pair, login.place.address
         ofPair, ofAddress = counts.get(pair, 0), counts.get(address, 0)
         if ofPair >= self._roomOfPair or ofAddress >= self._roomOfKnown:
-            return 0
+            return None
         counts[pair] = ofPair + 1
         counts[address] = ofAddress + 1
-        return self._undecided.add(login)
+        return login
 
     def check(self, attempt: Attempt, ticket: int = 0, owner: object = "") -> Verdict:
         """
@@ -286,7 +284,7 @@ class Defence(Lasting):
         self.ledger.users.leave(login.user, ticket)
         return Verdict(_REFUSE, rule=rule, would=would)
 
-    def record(self, attempt: Attempt, ticket: int, result: Result, owner: object = "") -> None:
+    def record(self, attempt: Attempt, ticket: int | Login, result: Result, owner: object = "") -> None:
         """
         Say how a login ended. A ticket that is unknown, such as that of another process, frees nothing; the result
         counts. See L{mailgate.limits.interfaces.ILimitStore.record}.
@@ -296,13 +294,23 @@ class Defence(Lasting):
         @param result: how it ended.
         @param owner: which process has the login.
         """
-        login = self._undecided.logins.get(ticket)
-        if login is not None and login.owner != owner:
-            login = None
-        if login is not None:
-            self._undecided.end(ticket)
-            if not login.isAsked:
-                self.ledger.users.leave(login.user, ticket)
+        login: Login | None
+        if isinstance(ticket, Login):
+            login = ticket
+            counts, pair, address = self._counts, login.pair, login.place.address
+            ofPair, ofAddress = counts[pair] - 1, counts[address] - 1
+            if ofPair:
+                counts[pair] = ofPair
+            else:
+                del counts[pair]
+            if ofAddress:
+                counts[address] = ofAddress
+            else:
+                del counts[address]
+            if result is _ACCEPTED and pair in self._settled:
+                return
+        else:
+            login = self._ended(ticket, owner)
         if attempt.kind is _EXTERNAL:
             return
         if result is _ACCEPTED:
@@ -317,6 +325,16 @@ class Defence(Lasting):
             # With the tag, which it had not when it was checked.
             login.attempt = attempt
             self.learning.failed(login, result is _FAILED_UNKNOWN, now)
+
+    def _ended(self, ticket: int, owner: object) -> Login | None:
+        """Free a ticket. The result is its login; L{None} if there is none of this owner."""
+        login = self._undecided.logins.get(ticket)
+        if login is None or login.owner != owner:
+            return None
+        self._undecided.end(ticket)
+        if not login.isAsked:
+            self.ledger.users.leave(login.user, ticket)
+        return login
 
     def _stand(self, login: Login, attempt: Attempt) -> None:
         """Let a login that has succeeded stand for further ones of the same kind (L{passes})."""

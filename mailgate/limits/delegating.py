@@ -49,9 +49,8 @@ class Delegating:
         """See L{mailgate.limits.interfaces.ILimitStore}."""
         return self._local.operators
 
-    def passes(self, attempt: Attempt) -> int:
+    def passes(self, attempt: Attempt) -> None:
         """The store must be asked about each login. See L{mailgate.limits.interfaces.ILimitStore}."""
-        return 0
 
     def allowance(self, host: str) -> int:
         """See L{mailgate.limits.interfaces.ILimitStore.allowance}. C{host} is the address."""

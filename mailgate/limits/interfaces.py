@@ -40,14 +40,14 @@ class ILimitStore(Protocol):
             rate once.
         """
 
-    def passes(self, attempt: Attempt) -> int:
+    def passes(self, attempt: Attempt) -> Any:
         """
         Let a login pass at once if it needs no L{check}: the pair has succeeded a moment ago, and nothing is counted
         against it.
 
         @param attempt: the login. One object may stand for all logins that are alike, so that what is known about them
             is found at once.
-        @return: the ticket of the login; 0 if it must be checked.
+        @return: the ticket of the login, for L{record} in this process; L{None} if it must be checked.
         """
 
     def record(self, attempt: Attempt, ticket: int, result: Result) -> None:

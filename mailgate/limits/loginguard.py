@@ -31,7 +31,7 @@ from mailgate.session import Session
 
 __all__ = ["LONGEST", "REFUSED_AFTER", "LoginGuard", "Pass", "denialOf", "resultOf"]
 
-Pass = tuple[Attempt, int, Credentials]
+Pass = tuple[Attempt, Any, Credentials]
 """The pass of a login: what the store has checked, the ticket of its verdict, and the credentials for the tag."""
 
 LONGEST = 60.0
@@ -165,10 +165,10 @@ class LoginGuard:
         credentials = request.credentials
         key = credentials.user, session.counted, credentials.method._value_
         attempt = self._attempts.get(key) or self._attemptOf(key, request, session)
-        session.asked = None
         ticket = self._passes(attempt)
-        if ticket:
+        if ticket is not None:
             return attempt, ticket, credentials
+        session.asked = None
         verdict = self._check(attempt)
         if isinstance(verdict, Verdict):
             action = verdict.action
@@ -209,6 +209,10 @@ class LoginGuard:
 
     def ended(self, passed: Pass, answer: Route | Denial | Refusal | None) -> None:
         attempt, ticket, credentials = passed
+        if isinstance(answer, Route) and answer.options is None:
+            # Nearly always.
+            self._record(attempt, ticket, _ACCEPTED)
+            return
         result = resultOf(answer)
         if (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.kind in _TAGGED:
             # Few logins fail, and nothing else needs the tag.

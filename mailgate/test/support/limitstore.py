@@ -51,8 +51,8 @@ class StandInLimits:
         self._number = 0
         self.operators: Any = _Operators(self)
 
-    def passes(self, attempt: Attempt) -> int:
-        return 0
+    def passes(self, attempt: Attempt) -> None:
+        return None
 
     def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
         return GO
