@@ -141,13 +141,7 @@ class Gateway(MultiService):
         self._uses = Uses(self.upstreams, self._naming)
         self._reverseDNS: dict[ResolverSettings, ReverseDNS] = {}
         self._debugged = settings[DebugSettings].debugged
-        try:
-            self._factories = [factory for server in settings.servers for factory in self._factoriesOf(server)]
-        except Exception:
-            # This gateway is never stopped, and a process may try many configurations.
-            self._authenticators.close()
-            self._unsubscribe()
-            raise
+        self._factories = self._allFactories()
         self._addCare()
         # The clock of the lean reactor is too coarse.
         self._draining = Draining(self._factories, reactor)
@@ -159,6 +153,15 @@ class Gateway(MultiService):
         self._addListeners()
         if self.state.watcher is not None:
             self.state.watcher.expect(self)
+
+    def _allFactories(self) -> list[ProxyServerFactory]:
+        try:
+            return [factory for server in self.settings.servers for factory in self._factoriesOf(server)]
+        except Exception:
+            # This gateway is never stopped, and a process may try many configurations.
+            self._authenticators.close()
+            self._unsubscribe()
+            raise
 
     def _addCare(self) -> None:
         """Add the services that find out about backends."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
-from itertools import count
+from itertools import chain, count
 from struct import Struct
 from typing import Any, ClassVar, Protocol
 
@@ -59,16 +59,13 @@ class SessionIds:
 
     def of(self, gateway: str = "") -> Iterator[str]:
         """
-        Yield ids for the connections of one gateway. It never ends.
+        Return ids for the connections of one gateway. It never ends.
 
         @param gateway: the name of the gateway (C{gateway_name}), at most 10 characters; empty without one.
         """
         start = f"{gateway}.{self.member}" if gateway else self.member
         # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
-        for thousands in self._thousands:
-            beginning = f"{start}.{_inBase32(thousands)}"
-            for low in _LOW:
-                yield beginning + low
+        return chain.from_iterable(map(f"{start}.{_inBase32(each)}".__add__, _LOW) for each in self._thousands)
 
 
 def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
@@ -85,9 +82,11 @@ class Phase(Enum):
     The phase that a connection is in. Log lines have the values.
 
     @ivar place: the number of the phase, from 0.
+    @ivar listens: whether commands or responses of the client are obeyed.
     """
 
     place: int
+    listens: bool
     ACCEPT = "accept"
     PROXY_HEADER = "proxy-header"
     TLS = "tls"
@@ -103,14 +102,15 @@ class Phase(Enum):
 
 
 for _place, _phase in enumerate(Phase):
-    # An attribute is faster than a dict by members: Enum.__hash__ is Python code.
+    # Attributes are faster than a dict or a set of members: Enum.__hash__ is Python code.
     _phase.place = _place
+    _phase.listens = _phase in (Phase.COMMAND, Phase.CHALLENGE)
 
 _PHASES = len(Phase)
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.END)),
-    Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.END)),
+    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
+    Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
     Phase.TLS: frozenset((Phase.GREETING, Phase.COMMAND, Phase.END)),
     Phase.GREETING: frozenset((Phase.COMMAND, Phase.END)),
     Phase.COMMAND: frozenset((Phase.TLS, Phase.CHALLENGE, Phase.AUTH, Phase.END)),

@@ -311,8 +311,7 @@ class ProxyClient(Lines):
             self.transport.abortConnection()
 
     def detach(self) -> None:
-        """Pause the connection and set C{leftOver}: a relay takes both over."""
-        self.transport.pauseProducing()
+        """Set C{leftOver}: a relay takes it and the connection over."""
         self.leftOver, self._buffer = self._buffer, b""
         # The session may last for days: free what it does not need.
         self._client, self._enter, self.steps = None, _ignored, None

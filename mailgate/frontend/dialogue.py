@@ -25,7 +25,6 @@ from twisted.internet.interfaces import IHandshakeListener, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.frontend.departure import (
     certificateRefused,
@@ -52,7 +51,7 @@ from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import FollowedSession, Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Session, Stopwatch
 from mailgate.tls.server import describeTLS, isResumed
 
 if TYPE_CHECKING:
@@ -85,10 +84,9 @@ class ProxyServer(Hooks, RelayedProtocol):
     hasSpoken = False
     """Whether the client has sent a complete line."""
 
-    _hasArrived = False
-    _host: str
-    _port: int
-    _proxied: ProxiedAddresses | None
+    _host = ""
+    _port = 0
+    _proxied: ProxiedAddresses | None = None
     _clientName = "[UNAVAILABLE]"
     _salt: bytes | None = None
     exchange: Exchange | None = None
@@ -116,20 +114,18 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     # The connection.
 
-    def arrive(self, host: str, port: int, started: float, proxied: ProxiedAddresses | None = None) -> None:
+    def arrive(self, host: str, port: int, started: float, before: Session | None = None) -> None:
         """
-        Create the session. With a PROXY header this is called twice: when the connection is accepted, and again when
-        the header has named the client. Both sessions have the same id.
+        Create the session.
 
         @param host: the client's address, in the form of L{mailgate.login.Client}.
         @param port: the client's port, 0 for a unix socket.
         @param started: the clock's time in seconds at which the connection was accepted.
-        @param proxied: the addresses in the PROXY header, or L{None}.
+        @param before: the session that this one replaces; L{None} for the first.
         """
-        self._host, self._port, self._proxied = host, port, proxied
+        self._host = host
+        self._port = port
         factory = self.factory
-        before = self.session if self._hasArrived else None
-        self._hasArrived = True
         self.session = session = factory.makeSession(
             factory.record.name,
             factory.name,
@@ -138,34 +134,45 @@ class ProxyServer(Hooks, RelayedProtocol):
             id=next(factory.sessionIds) if before is None else before.id,
             stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
         )
-        if isinstance(session, FollowedSession):
+        if factory.isFollowed:
             factory.follow(session, host, "" if before is None else before.trace)
-        if before is not None:
-            session.goOnFrom(before)
+
+    def arriveBehind(self, proxied: ProxiedAddresses, host: str, port: int) -> None:
+        """
+        Replace the session: a PROXY header has named the client. Both sessions have the same id.
+
+        @param proxied: the addresses in the header.
+        @param host: see L{arrive}.
+        @param port: see L{arrive}.
+        """
+        before = self.session
+        self._proxied = proxied
+        self.arrive(host, port, before.started, before)
+        self.session.goOnFrom(before)
 
     def connectionMade(self) -> None:
-        now = self.clock.seconds()
-        if not self._hasArrived:
-            self.arrive(*hostAndPort(self.transport.getPeer()), now)
-        self.factory.began(self)
-        self.patience = Patience(self.dialogue, self.factory.deadlines, self._expired)
-        admission = self.factory.admission
-        if admission is not None:
-            trouble = admission.arrived(self.session)
+        factory, transport = self.factory, self.transport
+        if not self._host:
+            host, port = hostAndPort(transport.getPeer())
+            self.arrive(host, port, self.clock.seconds())
+        factory.began(self)
+        self.patience = Patience(self.dialogue, factory.deadlines, self._expired)
+        session = self.session
+        if factory.admission is not None:
+            trouble = factory.admission.arrived(session)
             if trouble is not None:
                 turnAway(self, trouble)
                 return
-        if self.session.expires is not None:
-            self.limit(self.session.expires)
-        makeNoDelay(self.transport)
-        self.transport.registerProducer(self, True)
-        if self.factory.address.ssl:
+        if session.expires is not None:
+            self.limit(session.expires)
+        makeNoDelay(transport)
+        transport.registerProducer(self, True)
+        if factory.address.ssl:
             self._shakeHands()
         else:
             self._greet()
 
     def _greet(self) -> None:
-        self.session.enter(Phase.GREETING)
         self.greet()
         if self.intake.buffer or self.inputEnded:
             self.advance()
@@ -180,6 +187,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         attacker may have injected them.
         """
         self.transport.write(reply)
+        self.patience.extend()
         self.intake.takeAll()
         self.forget()
         self._shakeHands()
@@ -258,17 +266,18 @@ class ProxyServer(Hooks, RelayedProtocol):
 
     @property
     def listening(self) -> bool:
-        # A tuple: a set would hash the phase, in Python code.
-        return self.session.phase in (Phase.COMMAND, Phase.CHALLENGE)
+        return self.session.phase.listens
 
     def dialogueReceived(self, data: bytes) -> None:
-        if self.session.phase is Phase.GREETING:
-            self.receivedBeforeGreeting()
-        if self.session.phase is Phase.END:
-            return
-        self.intake.feed(data)
-        self.advance()
-        if self.listening and self.isMidway:
+        session, intake = self.session, self.intake
+        if not session.phase.listens:
+            if session.phase is Phase.GREETING:
+                self.receivedBeforeGreeting()
+            if session.phase is Phase.END:
+                return
+        intake.feed(data)
+        intake.advance(self)
+        if session.phase.listens and self.isMidway:
             # The client may wait for the TCP acknowledgement before it sends the rest.
             acknowledgeOn(self.transport)
 
@@ -286,35 +295,42 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.intake.close()
 
     def obey(self, unit: Unit, octets: bytes) -> bool:
+        session = self.session
         if unit is Unit.TOO_LONG:
             self.lastReply(Trouble.TOO_LONG)
             self.overflowed()
             self.end(Outcome.TOO_LONG)
             return False
         self.hasSpoken = True
-        if self.session.debugging is not None:
+        if session.debugging is not None:
             logUnit(self, unit, octets)
-        self.patience.extend()
         if unit is Unit.LINE:
-            if self.session.phase is not Phase.CHALLENGE:
-                self._command(octets)
-            elif self.isAcknowledging and self.isCommand(octets):
-                self.unacknowledged()
-                if self.listening:
-                    self._command(octets)
-            else:
+            if session.phase is Phase.COMMAND or self._isCommandInstead(octets):
+                if b"\r" in octets or b"\0" in octets:
+                    self.garbled(octets)
+                else:
+                    self.commandReceived(octets)
+            elif session.phase is Phase.CHALLENGE:
                 self.response(octets)
         elif unit is Unit.LITERAL:
             self.literalReceived(octets)
         elif unit is Unit.DISCARDED:
             self.discarded()
-        return unit is not Unit.PART
+        if session.phase.listens:
+            self.patience.extend()
+            return True
+        # A login, TLS or the end has its own deadline.
+        return False
 
-    def _command(self, line: bytes) -> None:
-        if b"\r" in line or b"\0" in line:
-            self.garbled(line)
-        else:
-            self.commandReceived(line)
+    def _isCommandInstead(self, line: bytes) -> bool:
+        """
+        Return whether C{line} is to be obeyed although the client has got a challenge: it does not acknowledge the
+        error of its token, but goes on. Refuse the token then.
+        """
+        if not (self.isAcknowledging and self.isCommand(line)):
+            return False
+        self.unacknowledged()
+        return self.listening
 
     def resume(self) -> None:
         """Go back to the phase COMMAND and obey the next command, unless the connection has ended."""
@@ -389,11 +405,5 @@ class ProxyServer(Hooks, RelayedProtocol):
         """Start a login with C{credentials}. It ends with the hand-over to the relay or with a refusal."""
         Login(self, credentials).begin()
 
-    def loggedIn(self, client: ProxyClient, began: float) -> None:
-        """
-        Hand both connections over to the relay.
-
-        @param client: the conversation with the backend, logged in.
-        @param began: the clock's time in seconds at which the login began.
-        """
-        handOver(self, client, began)
+    loggedIn = handOver
+    """Called with the conversation with the backend, which is logged in: L{mailgate.frontend.handover.handOver}."""

@@ -112,6 +112,7 @@ class ProxyServerFactory(Factory):
         self.settings = settings
         self.address = address
         self.name = str(address)
+        self.authName = record.authName
         # Copied here: dialogues read them often.
         self.authenticator = means.authenticator
         self.connector = means.connector
@@ -128,8 +129,10 @@ class ProxyServerFactory(Factory):
         self.guard = means.guard
         self.debugged = means.debugged
         self._isTraced = means.isTraced
-        isFollowed = journal.wantsDebug or means.debugged is not None or means.isTraced
-        self.makeSession = FollowedSession if isFollowed and means.makeSession is Session else means.makeSession
+        isToFollow = journal.wantsDebug or means.debugged is not None or means.isTraced
+        self.makeSession = FollowedSession if isToFollow and means.makeSession is Session else means.makeSession
+        self.isFollowed = issubclass(self.makeSession, FollowedSession)
+        """Whether each session is passed to L{follow}."""
         self.protocolSettings: Any = settings[record.settings]
         self.announcement = means.announcement or Announcement(configured(record, settings))
         """The capabilities before the login. It changes when the gateway learns what backends offer."""
@@ -139,6 +142,8 @@ class ProxyServerFactory(Factory):
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.takesPasswords = Method.PLAIN in record.methods(settings)
+        self.takesAll = self.takesPasswords and self.starttls != "only"
+        """Whether all commands are allowed at any time: passwords are, and TLS is not demanded before."""
         self.relayTimeout = settings[RelaySettings].timeout
         self.maxAge = settings[RelaySettings].maxAge
         self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
@@ -156,11 +161,11 @@ class ProxyServerFactory(Factory):
         server = self.record.server(self)
         return HeaderReader(server, self._senders) if self.address.proxyProtocol else server
 
-    def follow(self, session: FollowedSession, host: str, trace: str) -> None:
+    def follow(self, session: Any, host: str, trace: str) -> None:
         """
         Debug a session if it is to be debugged, and give it a trace id.
 
-        @param session: the new record of a connection.
+        @param session: the new record of a connection, a L{FollowedSession}.
         @param host: the client's address, in the form of L{mailgate.login.Client}.
         @param trace: the trace id that the connection has already; may be empty.
         """

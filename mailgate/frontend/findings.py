@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 
 __all__ = ["DialogueFindings", "clientOf", "hostAndPort"]
 
-_INET = (IPv4Address, IPv6Address)
-# A tuple: building a union of types at each call would be slow.
+_UNKNOWN = ("", 0)
 
 
 def hostAndPort(address: Any) -> tuple[str, int]:
     """Return host and port of a Twisted C{address}, in the form of L{mailgate.login.Client}."""
-    return (unmapped(address.host), address.port) if isinstance(address, _INET) else ("unix:", 0)
+    if isinstance(address, IPv4Address):
+        return address.host, address.port
+    return (unmapped(address.host), address.port) if isinstance(address, IPv6Address) else ("unix:", 0)
 
 
 class DialogueFindings:
@@ -64,12 +65,12 @@ def clientOf(server: ProxyServer) -> Client:
     @param server: the dialogue with the client.
     """
     factory, session = server.factory, server.session
-    local, localPort = factory.local or ("", 0)
-    known = (
-        *(server._host, server._port, session.tls, server._clientName, server._proxied),
-        *(local, localPort, session.id, None, session.server),
+    local, tls = factory.local, session.tls
+    host, port = local or _UNKNOWN
+    client = Client(
+        *(server._host, server._port, tls, server._clientName, server._proxied),
+        *(host, port, session.id, None, factory.name),
     )
-    unknown: tuple[str, ...] = () if factory.local else ("local", "localPort")
-    if session.tls is not None:
-        unknown += ("details",)
-    return Client.lazily(DialogueFindings(server), unknown, *known) if unknown else Client(*known)
+    if local is None or tls is not None:
+        client.lookUpLater(DialogueFindings(server), local is None, tls is not None)
+    return client

@@ -36,12 +36,11 @@ class Framing:
     @ivar buffer: these bytes. It is the segment itself if that holds only complete commands.
     """
 
-    __slots__ = ("_octets", "_unwanted", "buffer")
-
-    def __init__(self) -> None:
-        self.buffer: bytes | bytearray = b""
-        self._octets: int | None = None
-        self._unwanted: int | None = None
+    buffer: bytes | bytearray = b""
+    _octets: int | None = None
+    """The length of the literal that comes next."""
+    _unwanted: int | None = None
+    """How many bytes are still to be discarded."""
 
     @property
     def isMidway(self) -> bool:
@@ -95,7 +94,7 @@ class Framing:
             return Unit.LINE, self._cut(newline + 1)[:-1].removesuffix(b"\r")
         # The usual case: the client waits for the reply.
         self.buffer = b""
-        return Unit.LINE, bytes(buffer[: newline - 1 if buffer.endswith(b"\r\n") else newline])
+        return Unit.LINE, bytes(buffer[:newline]).removesuffix(b"\r")
 
     def _drop(self, octets: int) -> tuple[Unit, bytes] | None:
         """Discard as many of the C{octets} bytes as the buffer has."""

@@ -20,29 +20,28 @@ if TYPE_CHECKING:
 __all__ = ["handOver"]
 
 
-def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
+def handOver(server: ProxyServer, client: ProxyClient) -> None:
     """
     Hand both connections over to a relay.
 
     @param server: the dialogue with the client.
     @param client: the conversation with the backend.
-    @param began: the clock's time in seconds at which the login began.
     """
     factory, session = server.factory, server.session
     server.patience.stop()
     session.enter(Phase.RELAY)
     session.settleTimes()
-    if server.journal.wantsInfo:
-        _logLoggedIn(server.journal, session)
+    journal = session.debugging or factory.journal
+    if journal.wantsInfo:
+        _logLoggedIn(journal, session)
     if factory.watch is not None:
-        factory.watch.relaying(session, factory.clock.seconds() - began)
+        factory.watch.relaying(session, factory.clock.seconds() - server.loginBegan)
     if factory.admission is not None:
         factory.admission.relaying(session)
     client.detach()
     early = server.intake.takeAll()
     if session.debugging is not None:
         session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
-    server.transport.unregisterProducer()
     idle, linger = factory.relayTimeout, server.dialogue.timeout
     relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)
     factory.connections.discard(server)

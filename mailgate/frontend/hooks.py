@@ -70,6 +70,8 @@ class Hooks:
     Whether the reply to a successful login can carry data of the mechanism (RFC 4422, section 3.6). Otherwise they are
     a last challenge, which the client answers by an empty response.
     """
+    _used = 0
+    """How many bytes of the command were received before the current line, where commands may have literals."""
     successData = b""
     """The data of the mechanism for the reply to a successful login, if L{hasSuccessData}; not in base64."""
     _parting = b""
@@ -100,7 +102,7 @@ class Hooks:
     @property
     def needsTLS(self) -> bool:
         """Whether the client must use STARTTLS before it can log in (C{starttls = only})."""
-        return self.inClear and self.factory.starttls == "only"
+        return self.factory.starttls == "only" and self.session.tls is None
 
     @property
     def isMidway(self) -> bool:
@@ -129,9 +131,15 @@ class Hooks:
         """
         if self.session.phase is Phase.CHALLENGE:
             return self.dialogue.longestResponse
-        limit: int = self.settings.clientBuffer
+        limit: int = self.settings.clientBuffer - self._used
+        return self.longerLimit(limit) if len(self.intake.buffer) >= limit else limit
+
+    def longerLimit(self, limit: int) -> int:
+        """
+        Return the limit in bytes for a line that does not fit into C{limit}, by the command with which it begins.
+        """
         # What lies behind the limit must not decide: how much of it is there depends on the segments.
-        if len(self.intake.buffer) >= limit and self.beginsExchange(self.intake.buffer[:limit]):
+        if self.beginsExchange(self.intake.buffer[:limit]):
             return limit + self.dialogue.longestResponse
         return limit
 
@@ -185,7 +193,7 @@ class Hooks:
     # Output to the client.
 
     def greet(self) -> None:
-        """Send the greeting and enter the phase COMMAND."""
+        """Send the greeting and enter the phase COMMAND; or enter the phase GREETING, and do that later."""
         raise NotImplementedError
 
     def capabilities(self, offers: Sequence[bytes]) -> list[bytes]:

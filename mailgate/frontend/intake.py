@@ -38,7 +38,7 @@ class Obeying(Protocol):
         """Return the longest next line in bytes, its end included."""
 
     def obey(self, unit: Unit, octets: bytes) -> bool:
-        """Obey a C{unit} with the bytes C{octets}. Return whether to look for the next unit."""
+        """Obey a C{unit} with the bytes C{octets}. Return whether the next unit may be obeyed now."""
 
     def exhausted(self) -> None:
         """End: the client has closed its side, and all complete commands are answered."""
@@ -51,29 +51,26 @@ class Intake(Framing):
     The owner is an argument of each call: a reference to it would keep it alive after the relay has taken over.
     """
 
-    __slots__ = ("_isAdvancing", "_isHeld", "_isPaused")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._isAdvancing = False
-        self._isHeld = False
-        self._isPaused = False
+    _isAdvancing = False
+    _isHeld = False
+    _isPaused = False
 
     def advance(self, owner: Obeying) -> None:
         """Make C{owner} obey buffered commands until one has to wait."""
         if self._isAdvancing:
             return
         self._isAdvancing = True
+        goesOn = owner.listening
         try:
-            while owner.listening and not self._isHeld:
+            while goesOn and not self._isHeld:
                 taken = self.take(owner.lineLimit())
-                if taken is None or not owner.obey(*taken):
-                    break
+                goesOn = taken is not None and owner.obey(*taken)
         finally:
             self._isAdvancing = False
         if owner.inputEnded and owner.listening and not self._isHeld:
             owner.exhausted()
-        self._regulate(owner)
+        if self.buffer or self._isHeld or self._isPaused:
+            self._regulate(owner)
 
     def hold(self, owner: Obeying) -> None:
         """Stop obeying commands of C{owner}: the client does not read our replies."""

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Login", "authenticate", "goOn"]
 
+_ANSWERS = (Route, Denial)
+# A tuple: building a union of types at each call would be slow.
+
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:(?:\* )?BYE|421)\b")
 """Matches a backend's reply that contains a goodbye."""
 
@@ -136,10 +139,16 @@ class Login:
 
     @ivar server: the dialogue.
     @ivar request: the request for the authenticator.
-    @ivar began: the clock's time in seconds at which the login began.
     """
 
-    __slots__ = ("_delayed", "_exchange", "_passed", "began", "factory", "request", "server", "session")
+    _exchange: ScramExchange | None = None
+    """The exchange by which the client is still to prove its password; L{None} if it has."""
+    _passed: Any = None
+    """The pass of the guard, until it is given back."""
+    _delayed = 0.0
+    """The seconds for which a limit has held the login back."""
+    _limits: tuple[float | None, float] | None = None
+    """When the session had to end before this login, and because of it; L{None} if the login limits no time."""
 
     def __init__(self, server: ProxyServer, credentials: Credentials, exchange: ScramExchange | None = None) -> None:
         """
@@ -147,27 +156,25 @@ class Login:
         @param credentials: the client's credentials, as received.
         @param exchange: the exchange by which the client is still to prove its password; L{None} if it has.
         """
-        self._exchange = exchange
-        self._passed: Any = None
-        self._delayed = 0.0
+        if exchange is not None:
+            self._exchange = exchange
         self.server = server
         self.session = session = server.session
         self.factory = factory = server.factory
-        self.began = server.clock.seconds()
         if credentials.authzid and server.dialogue.authzid == "ignore":
             credentials = evolve(credentials, authzid=b"")
-        session.attempts += 1
+        session.attempts = attempt = session.attempts + 1
         session.user = credentials.user
-        session.method = credentials.method
+        session.method = method = credentials.method
         if factory.debugged is not None:
             self._debugIfChosen()
         self.request = LoginRequest(
-            factory.record.authName,
+            factory.authName,
             credentials,
             clientOf(server),
-            session.attempts,
+            attempt,
             server.tag,
-            server.envelope(credentials.method),
+            server.envelope(method),
             server.hops,
             session.trace,
             None if session.debugging is None else session.step,
@@ -183,46 +190,48 @@ class Login:
 
     def begin(self) -> None:
         """Start the login."""
-        server = self.server
-        self.session.enter(Phase.AUTH)
-        server.loginBegan = self.began
-        if self.session.debugging is not None:
-            logBegun(self.session, self.request)
+        server, session = self.server, self.session
+        session.enter(Phase.AUTH)
+        server.loginBegan = server.clock.seconds()
+        if session.debugging is not None:
+            logBegun(session, self.request)
         server.patience.extendToEnd()
-        server.pending = task = Task(self._login(), self._loginFailed)
+        server.pending = task = Task(self._run(), self._loginFailed)
         task.start()
 
-    async def _login(self) -> None:
-        request, watch = self.request, self.factory.watch
+    async def _run(self) -> None:
         try:
-            answer = await self._answer(request)
+            try:
+                answer: Any = await self._judge()
+                if self.session.phase is Phase.END:
+                    # The client left while the authenticator worked, before there was anything to cancel.
+                    answer = None
+                elif self._passed is not None and _isFinal(answer):
+                    self._settle(answer)
+                if isinstance(answer, Route):
+                    route, answer = answer, self._accepted(answer)
+                    if answer is None:
+                        if route.options is not None and route.options.hold > 0:
+                            await self._hold(route.options.hold)
+                        answer = await self.factory.connector.connect(route, self.request, self.session)
+                        if not route.judged:
+                            answer = self._judgedThere(route, answer)
+            finally:
+                if self._passed is not None:
+                    self._settle(None)
         except InvalidResponse as error:
             self._responseRefused(error)
             return
         except BaseException as error:
+            watch = self.factory.watch
             if watch is not None:
                 watch.denied(self.session, None if isinstance(error, CancelledError) else Denial(Trouble.INTERNAL))
             raise
-        if watch is not None and not isinstance(answer, ProxyClient):
-            watch.denied(self.session, answer)
-        if answer is None:
-            return
-        if isinstance(answer, Denial):
-            # Log before the delay: a client that disconnects during the delay has still guessed a password.
-            if not answer.isLimit:
-                logDenied(self.server.journal, self.session, request, answer)
-            wait = self._wait(answer, request)
-            if wait > 0:
-                self.session.enter(Phase.AUTH)
-                await deferLater(self.server.clock, wait)
-        self.server.pending = None
         if isinstance(answer, ProxyClient):
-            self.server.loggedIn(answer, self.began)
-        elif isinstance(answer, Refusal):
-            goodbye = b"" if _SAYS_GOODBYE.search(answer.reply) else self.server.farewell(Trouble.REFUSED)
-            self.server.end(Outcome.BACKEND_REFUSED, answer.reply + goodbye)
+            self.server.pending = None
+            self.server.loggedIn(answer)
         else:
-            self._loginDenied(request, answer)
+            await self._refuse(answer)
 
     def _responseRefused(self, error: InvalidResponse) -> None:
         """
@@ -243,48 +252,89 @@ class Login:
             server.end(Outcome.FAILURES)
         server.resume()
 
-    async def _answer(self, request: LoginRequest) -> ProxyClient | Refusal | Denial | None:
-        """Return the answer to the login; L{None} if the connection has ended."""
+    async def _judge(self) -> Route | Denial:
+        """Return the answer of the authenticator, or the refusal of a limit before it."""
+        request, factory = self.request, self.factory
+        authzid = request.credentials.authzid
+        if authzid and self.server.dialogue.authzid == "refuse":
+            return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
+        if factory.guard is not None:
+            passed = factory.guard.begin(request, self.session, self._delay)
+            if isinstance(passed, CoroutineType):
+                passed = await passed
+            if isinstance(passed, Denial):
+                return passed
+            self._passed = passed
         try:
-            judged = await self._judge(request)
+            answer = await factory.authenticator.authenticate(request)
+            if self._exchange is not None and isinstance(answer, _ANSWERS):
+                answer = await self._prove(self._exchange, answer)
+            if not isinstance(answer, Route):
+                return _denialOf(answer)
+            user: object = answer.user
+            if not isinstance(user, bytes):
+                raise TypeError(f"the authenticator returned a user of type {type(user).__name__} instead of bytes")
+        except InvalidResponse:
+            raise
+        except Exception:
             if self.session.phase is Phase.END:
-                # The client left while the authenticator worked, before there was anything to cancel.
-                return None
-            if self._passed is not None and _isFinal(judged):
-                self._settle(judged)
-            return judged if isinstance(judged, Denial) else await self._serve(judged, request)
-        finally:
-            if self._passed is not None:
-                self._settle(None)
-
-    async def _serve(self, route: Route, request: LoginRequest) -> ProxyClient | Refusal | Denial:
-        """Log the client in at a backend. The authenticator has accepted the login."""
-        answer: ProxyClient | Refusal | Denial | None
-        session, factory = self.session, self.factory
-        before = session.expires
-        answer = self._limitTime(route)
-        limit = session.expires
-        if answer is None:
-            session.user = route.user
-            if self.server.named is not None:
-                self.server.named()
-            if factory.debugged is not None:
-                # The authenticator may know the user by another name.
-                self._debugIfChosen()
-            if session.debugging is not None:
-                logJudged(session, request, route)
-            if factory.admission is not None and route.judged:
-                answer = factory.admission.accepted(session)
-        if answer is None:
-            if route.options is not None and route.options.hold > 0:
-                await self._hold(route.options.hold)
-            answer = await factory.connector.connect(route, request, session)
-            if not route.judged:
-                answer = self._judgedThere(route, answer)
-        if limit != before and limit == session.expires and not isinstance(answer, ProxyClient):
-            # The client may log in again, as another user.
-            self.server.limit(before)
+                # The client left, so the dialogue cancelled the request.
+                raise
+            defect(factory.journal, self.session, "the authenticator failed", Failure())
+            return Denial(Trouble.TEMPORARY)
+        if authzid and answer.authzid is None:
+            return Denial(Trouble.UNAUTHORIZED, reason="the authenticator did not confirm the authorization identity")
+        if not user and request.credentials.method is not Method.NONE:
+            return Denial(Trouble.DENIED, reason="neither the client nor the authenticator named a user")
         return answer
+
+    def _accepted(self, route: Route) -> Denial | None:
+        """
+        The authenticator has accepted the login: apply what C{route} says about the session.
+
+        @return: why the login is refused all the same; L{None} if it is not.
+        """
+        session, factory = self.session, self.factory
+        if route.options is not None or factory.maxAge:
+            denial = self._limitTime(route)
+            if denial is not None:
+                return denial
+        session.user = route.user
+        if self.server.named is not None:
+            self.server.named()
+        if factory.debugged is not None:
+            # The authenticator may know the user by another name.
+            self._debugIfChosen()
+        if session.debugging is not None:
+            logJudged(session, self.request, route)
+        if factory.admission is not None and route.judged:
+            return factory.admission.accepted(session)
+        return None
+
+    async def _refuse(self, answer: Refusal | Denial | None) -> None:
+        """Pass C{answer} to the client; L{None} if the connection has ended."""
+        server, session, request = self.server, self.session, self.request
+        if self._limits is not None and session.expires == self._limits[1]:
+            # The client may log in again, as another user.
+            server.limit(self._limits[0])
+        if self.factory.watch is not None:
+            self.factory.watch.denied(session, answer)
+        if answer is None:
+            return
+        if isinstance(answer, Denial):
+            # Log before the delay: a client that disconnects during the delay has still guessed a password.
+            if not answer.isLimit:
+                logDenied(server.journal, session, request, answer)
+            wait = self._wait(answer, request)
+            if wait > 0:
+                session.enter(Phase.AUTH)
+                await deferLater(server.clock, wait)
+        server.pending = None
+        if isinstance(answer, Refusal):
+            goodbye = b"" if _SAYS_GOODBYE.search(answer.reply) else server.farewell(Trouble.REFUSED)
+            server.end(Outcome.BACKEND_REFUSED, answer.reply + goodbye)
+        else:
+            self._loginDenied(request, answer)
 
     def _judgedThere(self, route: Route, answer: ProxyClient | Refusal | Denial) -> ProxyClient | Refusal | Denial:
         """
@@ -321,7 +371,9 @@ class Login:
             return lifetime
         if lifetime is not None:
             moment = self.server.clock.seconds() + lifetime
-            if self.session.expires is None or moment < self.session.expires:
+            before = self.session.expires
+            if before is None or moment < before:
+                self._limits = before, moment
                 self.server.limit(moment)
         return None
 
@@ -337,7 +389,7 @@ class Login:
             return wait
         # With SCRAM the login counts from the proof.
         before = 0.0 if self._exchange is None else self._delayed
-        rest: float = self.began + delay - before - self.server.clock.seconds()
+        rest: float = self.server.loginBegan + delay - before - self.server.clock.seconds()
         return max(wait, rest)
 
     def _delay(self, seconds: float) -> None:
@@ -354,46 +406,6 @@ class Login:
         self._giveBack(seconds)
         await deferLater(self.server.clock, seconds)
 
-    async def _judge(self, request: LoginRequest) -> Route | Denial:
-        authzid = request.credentials.authzid
-        if authzid and self.server.dialogue.authzid == "refuse":
-            return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
-        guard = self.factory.guard
-        if guard is not None:
-            passed = guard.begin(request, self.session, self._delay)
-            if isinstance(passed, CoroutineType):
-                passed = await passed
-            if isinstance(passed, Denial):
-                return passed
-            self._passed = passed
-        try:
-            answer = await self.factory.authenticator.authenticate(request)
-            if not isinstance(answer, Route | Denial):
-                raise TypeError(f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial")
-            if self._exchange is not None:
-                answer = await self._prove(self._exchange, answer)
-            if isinstance(answer, Denial):
-                return answer
-            if not isinstance(answer.user, bytes):
-                raise TypeError(
-                    f"the authenticator returned a user of type {type(answer.user).__name__} instead of bytes"
-                )
-            if authzid and answer.authzid is None:
-                return Denial(
-                    Trouble.UNAUTHORIZED, reason="the authenticator did not confirm the authorization identity"
-                )
-            if not answer.user and request.credentials.method is not Method.NONE:
-                return Denial(Trouble.DENIED, reason="neither the client nor the authenticator named a user")
-            return answer
-        except InvalidResponse:
-            raise
-        except Exception:
-            if self.session.phase is Phase.END:
-                # The client left, so the dialogue cancelled the request.
-                raise
-            defect(self.factory.journal, self.session, "the authenticator failed", Failure())
-            return Denial(Trouble.TEMPORARY)
-
     async def _prove(self, exchange: ScramExchange, answer: Route | Denial) -> Route | Denial:
         """Let the client prove its password. The login's time counts from then."""
         if self.session.phase is Phase.END:
@@ -402,7 +414,7 @@ class Login:
         try:
             return await exchange.proven(answer)
         finally:
-            self.began = self.server.loginBegan = self.server.clock.seconds()
+            self.server.loginBegan = self.server.clock.seconds()
 
     def _loginFailed(self, failure: Failure) -> None:
         self.server.pending = None
@@ -424,6 +436,13 @@ class Login:
             goOn(server, explanation, explanation.begin())
             server.patience.extend()
             server.advance()
+
+
+def _denialOf(answer: object) -> Denial:
+    """Return the C{answer} of an authenticator, which is no route."""
+    if not isinstance(answer, Denial):
+        raise TypeError(f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial")
+    return answer
 
 
 def _isFinal(answer: Route | Denial) -> bool:

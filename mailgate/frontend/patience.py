@@ -29,10 +29,11 @@ class Patience:
     @ivar tick: its place in the clock.
     """
 
-    __slots__ = (
-        *("_clock", "_commands", "_due", "_end", "_errors", "_expires", "_limit", "_missed", "_settings"),
-        *("failures", "tick"),
-    )
+    failures = 0
+    tick = 0
+    _errors = 0
+    _commands = 0
+    _limit = inf
 
     def __init__(self, settings: DialogueSettings, clock: Deadlines, missed: Callable[[], object]) -> None:
         self._settings = settings
@@ -40,11 +41,6 @@ class Patience:
         self._missed: Callable[[], object] | None = missed
         now = clock.seconds()
         self._end = now + BUDGET * settings.timeout
-        self._limit = inf
-        self._errors = 0
-        self._commands = 0
-        self.failures = 0
-        self.tick = 0
         self._due = self._expires = due = now + settings.timeout
         clock.put(self, due)
 
@@ -55,7 +51,9 @@ class Patience:
 
     def extendToEnd(self) -> None:
         """Let the client wait for the gateway until the total time expires."""
-        self._moveTo(self._end)
+        self._due = end = self._end
+        if end < self._expires:
+            self._hasten(end)
 
     def allow(self, seconds: float) -> None:
         """Let the client wait for the gateway, for at most C{seconds}."""
@@ -76,7 +74,8 @@ class Patience:
 
     def _moveTo(self, due: float) -> None:
         self._due = due
-        self._hasten(due)
+        if due < self._expires:
+            self._hasten(due)
 
     def _hasten(self, moment: float) -> None:
         """Move the entry in the clock to C{moment} if that is earlier, unless no deadline holds."""

@@ -195,11 +195,10 @@ class HeaderReader(Protocol):
         self._stopWaiting()
         server, transport, addresses = self._server, self.transport, header.addresses
         if addresses is not None:
-            started = self.session.started
             host, port = hostAndPort(transport.getPeer())
             if self._senders is not None:
                 host, port = addresses.source, addresses.sourcePort
-            server.arrive(host, port, started, addresses)
+            server.arriveBehind(addresses, host, port)
         if self.session.debugging is not None:
             self._logHeader(header)
         self._factory.handedOver(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from mailgate.login.backend import BackendTLS, Destination
 from mailgate.login.scram import ScramSecret
@@ -73,10 +73,11 @@ class RouteOptions:
     isUnlimited: bool = False
 
 
-@frozen
+@define(unsafe_hash=True)
 class Route:
     """
-    An authenticator's acceptance of a login: the backends of the account, and the credentials to log in there.
+    An authenticator's acceptance of a login: the backends of the account, and the credentials to log in there. It is a
+    value: nothing changes it. (To enforce that, attrs needs twice the time to make it.)
 
     @ivar backends: the backends, in the order in which the gateway tries them. If there are none, the login ends with
         a temporary failure.

@@ -5,10 +5,9 @@ The client of a connection: its address, and what its TLS negotiated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 __all__ = ["Client", "ClientCertificate", "Findings", "ProxiedAddresses", "TLSDetails", "TLSState"]
 
@@ -121,14 +120,15 @@ class _Found:
             else:
                 raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
             for attribute, value in found.items():
-                object.__setattr__(self, attribute, value)
+                setattr(self, attribute, value)
             return found[name]
 
 
-@frozen
+@define(unsafe_hash=True)
 class Client(_Found):
     """
-    The client of a connection.
+    The client of a connection. It is a value: nothing changes it. (To enforce that, attrs needs twice the time to make
+    it.)
 
     In a client that the gateway made, C{local}, C{localPort} and C{details} are looked up when they are first read, and
     do not change then. Read them in the reactor's thread, before you answer the login. Once the dialogue has ended or
@@ -159,21 +159,19 @@ class Client(_Found):
     details: TLSDetails | None = None
     server: str = ""
 
-    @classmethod
-    def lazily(cls, findings: Findings, unknown: Iterable[str], *known: Any, **more: Any) -> Client:
+    def lookUpLater(self, findings: Findings, local: bool, details: bool) -> None:
         """
-        Make a client that looks up some of its attributes when they are first read.
+        Look up attributes when they are first read. Call this at once after the constructor.
 
         @param findings: looks them up.
-        @param unknown: their names: C{local} and C{localPort} together, C{details}, or all three.
-        @param known: arguments for L{Client}.
-        @param more: keyword arguments for L{Client}.
+        @param local: whether C{local} and C{localPort} are not known.
+        @param details: whether C{details} are not known.
         """
-        client = cls(*known, **more)
-        object.__setattr__(client, "_findings", findings)
-        for attribute in unknown:
-            object.__delattr__(client, attribute)
-        return client
+        self._findings = findings  # type: ignore[misc]
+        if local:
+            del self.local, self.localPort
+        if details:
+            del self.details
 
     @property
     def knownLocal(self) -> tuple[str, int]:

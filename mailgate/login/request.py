@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from mailgate.login.client import Client
 
@@ -28,30 +28,31 @@ class Method(Enum):
     SCRAM_SHA_1 = "scram-sha-1"
     NONE = "none"
 
-    @property
-    def isDigest(self) -> bool:
-        """Whether the secret is a digest over a challenge. The gateway does not learn the password then."""
-        return self in (Method.APOP, Method.CRAM_MD5)
-
-    @property
-    def isOAuth(self) -> bool:
-        """Whether the secret is an OAuth token. A backend may accept it in the place of a password."""
-        return self in (Method.XOAUTH2, Method.OAUTHBEARER)
-
-    @property
-    def isScram(self) -> bool:
-        """
-        Whether the gateway itself checks the client's proof (RFC 5802). An authenticator gets the name only, and
-        returns a secret for the check.
-        """
-        return self in (Method.SCRAM_SHA_256, Method.SCRAM_SHA_1)
+    isDigest: bool
+    """Whether the secret is a digest over a challenge. The gateway does not learn the password then."""
+    isOAuth: bool
+    """Whether the secret is an OAuth token. A backend may accept it in the place of a password."""
+    isScram: bool
+    """
+    Whether the gateway itself checks the client's proof (RFC 5802). An authenticator gets the name only, and returns a
+    secret for the check.
+    """
 
 
-@frozen
+for _method in Method:
+    _method.isDigest = _method in (Method.APOP, Method.CRAM_MD5)
+    _method.isOAuth = _method in (Method.XOAUTH2, Method.OAUTHBEARER)
+    _method.isScram = _method in (Method.SCRAM_SHA_256, Method.SCRAM_SHA_1)
+
+# Each login makes one Credentials and one LoginRequest. They are values, and nothing changes them; but to enforce that,
+# attrs needs twice the time to make them.
+
+
+@define(unsafe_hash=True)
 class Credentials:
     """
-    What a client sent to log in. C{user} and C{secret} are as received: they may hold any byte that the mechanism can
-    carry, including CR, LF and NUL.
+    What a client sent to log in. It is a value: nothing changes it. C{user} and C{secret} are as received: they may
+    hold any byte that the mechanism can carry, including CR, LF and NUL.
 
     @ivar method: the login method.
     @ivar user: the authentication identity, as bytes. Empty for C{Method.NONE}.
@@ -96,10 +97,10 @@ class Envelope:
     chunks: bool = False
 
 
-@frozen
+@define(unsafe_hash=True)
 class LoginRequest:
     """
-    One attempt to log in.
+    One attempt to log in. It is a value: nothing changes it.
 
     @ivar protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}, as in nginx's C{Auth-Protocol} header.
     @ivar credentials: what the client sent to log in.

@@ -237,13 +237,16 @@ class Relays:
         """
         Make a relay. Call its C{start} to begin.
 
-        @param client: the protocol of the client's connection.
+        @param client: the protocol of the client's connection. It may be the producer of its transport until now.
         @param backend: the protocol of the backend's connection.
         @param session: see L{BaseRelay}.
         @param idle: see L{BaseRelay}.
         @param linger: see L{BaseRelay}.
         @param done: see L{BaseRelay}.
         """
+        client.transport.unregisterProducer()
+        # Until the relay starts.
+        backend.transport.pauseProducing()
         return Relay(self, client, backend, session, idle, linger, done)
 
     def close(self) -> None:

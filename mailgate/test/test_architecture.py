@@ -28,7 +28,7 @@ class PictureTests(SynchronousTestCase):
         """The picture of the phases has a line for each phase, and each move of the table."""
         lines = picture.moves().splitlines()[2:]
         self.assertEqual(len(lines), len(Phase))
-        self.assertEqual(lines[0].split(), ["accept", "─►", "proxy-header,", "tls,", "greeting,", "end"])
+        self.assertEqual(lines[0].split(), ["accept", "─►", "proxy-header,", "tls,", "greeting,", "command,", "end"])
         self.assertEqual(lines[-1].split(), ["end"])
         drawn = sum(len(line.split()) - 2 for line in lines if "─►" in line)
         self.assertEqual(drawn, sum(map(len, TRANSITIONS.values())))

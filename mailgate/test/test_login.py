@@ -144,7 +144,8 @@ class LazyClientTests(SynchronousTestCase):
 
     def test_given(self):
         """Given attributes are not looked up."""
-        client = Client.lazily(self.findings, ("details",), "192.0.2.7", local="127.0.0.1", localPort=143)
+        client = Client("192.0.2.7", local="127.0.0.1", localPort=143)
+        client.lookUpLater(self.findings, local=False, details=True)
         self.assertEqual((client.local, client.localPort), ("127.0.0.1", 143))
         self.assertEqual(client.knownLocal, ("127.0.0.1", 143))
         self.assertEqual(self.PLAIN.knownLocal, ("", 0))
@@ -166,7 +167,6 @@ class LazyClientTests(SynchronousTestCase):
         ):
             self.assertEqual(askedOf(self.PLAIN, use), ["local", "details"])
         self.assertNotEqual(self.client, self.PLAIN)
-        self.assertRaises(exceptions.FrozenInstanceError, setattr, self.client, "local", "127.0.0.1")
 
     def test_noSuchThing(self):
         """Other attributes raise AttributeError as usual, also in a client without findings."""
@@ -227,17 +227,21 @@ class DenialTests(SynchronousTestCase):
 
 
 class FrozenTests(SynchronousTestCase):
-    """The values are immutable."""
+    """The values are immutable, except for those that each login makes."""
+
+    def test_noNovelty(self):
+        """No attribute can be added to what each login makes."""
+        credentials = Credentials(Method.PLAIN)
+        client = Client("h")
+        for value in (credentials, client, LoginRequest("imap", credentials, client), Route((), b"")):
+            self.assertRaises(AttributeError, setattr, value, "novelty", None)
 
     def test_frozen(self):
         """No attribute can be set or added."""
         values = (
-            Credentials(Method.PLAIN),
             TLSState("TLSv1.3", "X"),
-            Client("h"),
             Envelope(),
             Backend("h", 1),
-            Route((), b""),
             Denial(Trouble.DENIED),
             Refusal(b""),
         )

@@ -25,6 +25,7 @@ from mailgate.protocols.imap4.command import (
     IMAP4SyntaxError,
     beginsExchange,
     beginsID,
+    simpleCommand,
     tagOf,
     wordOf,
 )
@@ -68,8 +69,6 @@ class IMAP4Server(ProxyServer):
     """The parser of a command that waits for its literal, or L{None}."""
     _isPassedOver = False
     """Whether the gateway discards the rest of a command and then refuses it."""
-    _used = 0
-    """How many bytes of the command were received before the current line."""
     _fields: tuple[bytes, ...] = ()
     """The fields of the client's ID, for the backend."""
 
@@ -77,11 +76,8 @@ class IMAP4Server(ProxyServer):
     def isMidway(self) -> bool:
         return self._parser is not None or super().isMidway
 
-    def lineLimit(self) -> int:
-        limit = super().lineLimit() - self._used
-        if len(self.intake.buffer) >= limit and self._isID(limit):
-            return max(limit, LONGEST_ID - self._used)
-        return limit
+    def longerLimit(self, limit: int) -> int:
+        return max(limit, LONGEST_ID - self._used) if self._isID(limit) else super().longerLimit(limit)
 
     def beginsExchange(self, start: bytes | bytearray) -> bool:
         return self._parser is None and beginsExchange(start)
@@ -173,6 +169,21 @@ class IMAP4Server(ProxyServer):
         if self._isPassedOver:
             self._passOver(line)
             return
+        simple = simpleCommand(line) if self._parser is None else None
+        if simple is None:
+            self._parse(line)
+            return
+        self.tag, word, arguments = simple
+        command = self.commands.get(word)
+        if command is not None:
+            self._obey(word, command, arguments)
+        elif word in LATER:
+            self._passOver(line)
+        else:
+            self._spoilt(line)
+
+    def _parse(self, line: bytes) -> None:
+        """Obey C{line}, a command or a part of one, that is parsed step by step."""
         parser = self._parser or CommandParser(self.settings.clientBuffer)
         isSpoilt, literal = False, None
         try:
@@ -213,20 +224,21 @@ class IMAP4Server(ProxyServer):
         Return the refusal of a command that is not allowed now, or an empty string. It is checked before the gateway
         asks for a literal, so the client does not send a password in the clear.
         """
-        if not command.inClear and self.needsTLS:
+        if command.inClear or self.factory.takesAll:
+            return b""
+        if self.needsTLS:
             return b"NO [PRIVACYREQUIRED] Use STARTTLS first"
         if word == b"LOGIN" and not self.factory.takesPasswords:
             return b"NO [CANNOT] LOGIN is disabled, use AUTHENTICATE"
         return b""
 
     def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
-        if not self.countCommand():
-            return
-        refusal = self._refusal(word, command)
-        if refusal:
-            self.reply(refusal)
-        else:
-            command.act(self, arguments)
+        if self.countCommand():
+            refusal = self._refusal(word, command)
+            if refusal:
+                self.reply(refusal)
+            else:
+                command.act(self, arguments)
 
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
         buffer = self.settings.clientBuffer

@@ -108,10 +108,13 @@ class SMTPServer(ProxyServer):
         return self.dialogue.serverName.encode()
 
     def greet(self) -> None:
-        if self.factory.reverseDNS is None:
+        reverseDNS = self.factory.reverseDNS
+        if reverseDNS is not None or self.settings.greetingDelay:
+            self.session.enter(Phase.GREETING)
+        if reverseDNS is None:
             self._greetInTime()
         else:
-            self._askForName(self.factory.reverseDNS)
+            self._askForName(reverseDNS)
 
     def _askForName(self, reverseDNS: ReverseDNS) -> None:
         """Look up the client's host name and delay the greeting until then. Input meanwhile stays in the buffer."""

@@ -112,6 +112,7 @@ class SocketTests(TestCase):
         client.detach()
         left = LeftTransport()
         left.connect(RelayedProtocol())
+        left.registerProducer(left.protocol, True)
         relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)
         relay.start(client.reply, b"")
         return left

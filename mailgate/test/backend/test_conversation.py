@@ -223,7 +223,6 @@ class ConversationTests(SynchronousTestCase):
             self.assertEqual(talk.client.reply, reply)
         self.assertEqual(talk.transport.producerState, "producing")
         self.assertEqual(leftOver(talk.client), b"")
-        self.assertEqual(talk.transport.producerState, "paused")
 
     def test_introducedOnce(self) -> None:
         """The client's address is sent to the backend once."""

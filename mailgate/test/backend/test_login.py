@@ -39,7 +39,6 @@ class ScriptTests(SynchronousTestCase):
         self.assertNotIsInstance(client, Denial)
         self.assertEqual(leftOver(client), rest)
         self.assertEqual(attempt.log, [])
-        self.assertEqual(attempt.transport.producerState, "paused")
         return client
 
     def test_anyCut(self) -> None:

@@ -100,6 +100,24 @@ class DeadlineTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), b"")
         self.assertTrue(conversation.transport.aborted)
 
+    def test_eachUnit(self) -> None:
+        """A command, a response and STLS restart the time; half a command does not."""
+        for lines, ends in (
+            ((b"CAPA\r\n", b"CAPA\r\n"), 80),
+            ((b"CAPA\r\n", b"CA"), 60),
+            ((b"AUTH PLAIN\r\n", b"*\r\n"), 80),
+            ((b"CAPA\r\n", b"STLS\r\n"), 80),
+        ):
+            conversation = converse(TLSSettings(starttls="on"))
+            session = conversation.server.session
+            for line in lines:
+                conversation.send(line)
+                conversation.clock.advance(20)
+            conversation.clock.advance(ends - 40 - 1)
+            self.assertIsNone(session.outcome, lines)
+            conversation.clock.advance(2)
+            self.assertIs(session.outcome, Outcome.TIMEOUT, lines)
+
     def test_stuckClosing(self) -> None:
         """A client that does not read the goodbye is aborted in the end."""
         conversation = converse()

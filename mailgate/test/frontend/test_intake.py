@@ -64,7 +64,7 @@ class Recorder:
             self.units.append(b"<" + octets + b">")
         elif unit is Unit.DISCARDED:
             self.units.append(b"dropped")
-        return unit is not Unit.PART
+        return self.listening
 
     def _lineReceived(self, line: bytes) -> None:
         self.units.append(line)

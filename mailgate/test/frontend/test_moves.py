@@ -82,6 +82,9 @@ class EveryMoveTests(MoveCase):
         self.converse(proxyProtocol=True).transport.lose()
         self.converse(ssl=True).transport.lose()
         Conversation(SMTP, SMTPSettings(greetingDelay=5)).transport.lose()
+        Conversation(SMTP, SMTPSettings(greetingDelay=5), proxyProtocol=True).send(HEADER)
+        Conversation(SMTP, SMTPSettings(greetingDelay=5), ssl=True).transport.shakeHands()
+        Conversation(SMTP, SMTPSettings(greetingDelay=5)).clock.advance(5)
 
     def talk(self) -> None:
         """Clients leave, begin TLS, or log in by an exchange, which they cancel or leave in the middle."""

@@ -150,14 +150,16 @@ class BytesTests(SynchronousTestCase):
         self.assertEqual((relayed.session.received, relayed.session.sent), (18, 19))
 
     def test_resumed(self) -> None:
-        """Both sides, which the dialogues had paused, are resumed."""
+        """The backend is paused until the relay begins. Then both sides are resumed, also if the dialogue paused."""
         client, backend = RelayTransport(), RelayTransport()
         for side in (client, backend):
             side.connect(Listening())
-            side.pauseProducing()
+        client.pauseProducing()
         session = Session("imap", "", "", 0.0)
         relays = Relays(Clock())
-        relays.between(client.protocol, backend.protocol, session, IDLE, LINGER, lambda relay: None).start(b"", b"")
+        relay = relays.between(client.protocol, backend.protocol, session, IDLE, LINGER, lambda relay: None)
+        self.assertEqual((client.producerState, backend.producerState), ("paused", "paused"))
+        relay.start(b"", b"")
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))
 
     def test_producers(self) -> None:

@@ -36,7 +36,9 @@ class NotingFindings:
 
 def lazyClient(findings: NotingFindings, client: Client) -> Client:
     """Return a copy of C{client} whose C{local}, C{localPort} and C{details} come from C{findings}."""
-    return Client.lazily(findings, ("local", "localPort", "details"), *astuple(client, recurse=False))
+    lazy = Client(*astuple(client, recurse=False))
+    lazy.lookUpLater(findings, local=True, details=True)
+    return lazy
 
 
 def askedOf(client: Client, use: Any) -> list[str]:
