@@ -23,7 +23,7 @@ from mailgate.interfaces import IAdmission
 from mailgate.limits.attempt import Rule
 from mailgate.limits.counts import Counts
 from mailgate.limits.interfaces import IBucket, ILimitStore, IRates
-from mailgate.limits.keys import canonical
+from mailgate.limits.keys import UNIX, canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
 from mailgate.limits.rates import Bucket, earliness, take
 from mailgate.limits.sources import Source, Sources
@@ -81,8 +81,8 @@ class Admission:
     """
     The limits of one server. All its listening addresses share it.
 
-    C{Session.counted} is a L{Source} from the start of a connection on; once the user has logged in a tuple of the
-    canonical name and the source; and during the relay, the name alone.
+    C{Session.counted} is a tuple of the canonical name of the user and the L{Source}. Before the login the name is
+    L{None}. During the relay there is the name alone.
 
     @param server: the name of the server.
     @param policy: its limits.
@@ -102,7 +102,7 @@ class Admission:
     ) -> None:
         self._policy = policy
         self._sources = sources
-        self._sourceOf, self._known = sources.of, sources.known
+        self._sourceAt, self._sourceOf, self._known = sources.at, sources.of, sources.known
         self._counts, self._rates, self._store = ground.counts, ground.rates, ground.store
         self._operators = ground.store.operators
         self._monotonic, self._chance = ground.monotonic, ground.chance
@@ -127,9 +127,8 @@ class Admission:
 
     # At the start of a connection.
 
-    def arrived(self, session: Session) -> Trouble | None:
-        client = session.client
-        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+    def arrived(self, session: Session, host: str) -> Trouble | None:
+        source = self._known(host) or self._sourceAt(host)
         if source.isSpecial or not self._operators.isEmpty:
             trouble = self._barred(session, source)
             if trouble is not None or source.isExempt:
@@ -137,7 +136,9 @@ class Admission:
         now = self._monotonic()
         if now >= source.until:
             self._measure(source, now)
-        address, numbers, column = source.address, self._numbers, self._column
+        address = source.address
+        numbers = self._numbers
+        column = self._column
         count = total = numbers.get(address, 0)
         new = crowd = self._new.count
         if column is not None:
@@ -154,7 +155,7 @@ class Admission:
         if column is not None:
             column.show(address, 1)
             column.show(self._newKey, 1)
-        session.counted = source
+        session.counted = None, source
         return None
 
     def _barred(self, session: Session, source: Source) -> Trouble | None:
@@ -164,7 +165,9 @@ class Admission:
         if source.host and self._store.blockOf(source.host) is not None:
             return self._refuse(session, Rule.BLOCK, Trouble.BLOCKED)
         if source.isExempt:
-            session.counted = source
+            session.counted = None, source
+            # The store also forgets then what is over.
+            self._store.allowance(source.host or UNIX)
         return None
 
     def _measure(self, source: Source, now: float) -> None:
@@ -255,12 +258,12 @@ class Admission:
     # At the login.
 
     def accepted(self, session: Session) -> Denial | None:
-        source = session.counted
-        if type(source) is tuple:
+        user, source = session.counted
+        if user is not None:
             # It has logged in before, and no backend has taken it.
-            session.counted, source = source
+            session.counted = user
             self.left(session)
-            session.counted = source
+            session.counted = None, source
         user = canonical(session.user)
         clients = self._clientsOf.setdefault(user, [])
         if len(clients) >= self._mostOfUser or self._sessions.count >= self._mostSessions or session.asked is not None:
@@ -315,24 +318,21 @@ class Admission:
     # At the end.
 
     def relaying(self, session: Session) -> None:
-        counted = session.counted
+        session.counted, source = session.counted
         session.asked = None
-        if type(counted) is tuple:
-            session.counted, source = counted
-        else:
-            session.counted, source = None, counted
         if source.isExempt:
             return
-        numbers, address, column = self._numbers, source.address, self._column
+        address = source.address
+        numbers = self._numbers
         count = numbers[address] - 1
         if count:
             numbers[address] = count
         else:
             del numbers[address]
         self._new.count -= 1
-        if column is not None:
-            column.show(address, -1)
-            column.show(self._newKey, -1)
+        if self._column is not None:
+            self._column.show(address, -1)
+            self._column.show(self._newKey, -1)
 
     def left(self, session: Session) -> None:
         user = session.counted
@@ -352,7 +352,7 @@ class Admission:
 
     def _leftBefore(self, session: Session) -> None:
         """A connection has ended before a relay."""
-        source = session.counted
+        _, source = session.counted
         isSilent = not session.attempts and session.outcome not in _OURS
         if isSilent and self._dropFrom < inf and not source.isExempt:
             take(self._idle(source), IDLE_COSTS, _IDLE_MOST, self._monotonic())

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_defence -*-
+# -*- test-case-name: mailgate.test.limits.test_passes mailgate.test.limits.test_defence -*-
 """
 The defence against guessed passwords: the rules R1 to R7 of docs/limits.rst, C{limit_req login}, and the blocks of
 operators. One process counts for all: the keeper, or the only process. Nothing here waits, and nothing does I/O.
@@ -134,8 +134,11 @@ class Defence(Lasting):
         if login is None or login.pair not in self._settled or not self.operators.isEmpty:
             return None
         # The time is not asked for: what is over has gone when its client has connected (L{allowance}).
-        counts, pair, address = self._counts, login.pair, login.place.address
-        ofPair, ofAddress = counts.get(pair, 0), counts.get(address, 0)
+        pair = login.pair
+        address = login.place.address
+        counts = self._counts
+        ofPair = counts.get(pair, 0)
+        ofAddress = counts.get(address, 0)
         if ofPair >= self._roomOfPair or ofAddress >= self._roomOfKnown:
             return None
         counts[pair] = ofPair + 1
@@ -297,8 +300,11 @@ class Defence(Lasting):
         login: Login | None
         if isinstance(ticket, Login):
             login = ticket
-            counts, pair, address = self._counts, login.pair, login.place.address
-            ofPair, ofAddress = counts[pair] - 1, counts[address] - 1
+            pair = login.pair
+            address = login.place.address
+            counts = self._counts
+            ofPair = counts[pair] - 1
+            ofAddress = counts[address] - 1
             if ofPair:
                 counts[pair] = ofPair
             else:

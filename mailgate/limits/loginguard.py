@@ -24,7 +24,7 @@ from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
 from mailgate.limits.interfaces import ILimitStore
 from mailgate.limits.keys import UNIX, canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
-from mailgate.limits.sources import Source, Sources
+from mailgate.limits.sources import Sources
 from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
 from mailgate.login import Asked, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Session
@@ -188,7 +188,7 @@ class LoginGuard:
         @param session: the record of its connection.
         """
         user, counted, method = key
-        source = counted if isinstance(counted, Source) else self._sourceOf(session.client)
+        source = counted[1] if isinstance(counted, tuple) else self._sourceOf(session.client)
         attempt = Attempt(
             source.host or UNIX,
             canonical(user),
@@ -201,7 +201,7 @@ class LoginGuard:
             request.protocol,
         )
         # Names are long at a stranger's will.
-        if source is counted and len(user) <= _LONGEST_NAME:
+        if counted is not None and len(user) <= _LONGEST_NAME:
             if len(self._attempts) >= _REMEMBERED:
                 self._attempts.clear()
             self._attempts[key] = attempt

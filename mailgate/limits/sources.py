@@ -70,8 +70,7 @@ class Sources:
     @param exempt: the networks of C{limit_exempt}.
     @param access: the lines of C{access}.
     @ivar nowhere: the source of clients of unix sockets.
-    @ivar known: returns what is remembered of the address of a client with a port: its name up to the last colon. It is
-        a shorter way to L{of}.
+    @ivar known: returns what is remembered of an address. It is a shorter way to L{at}.
     """
 
     def __init__(
@@ -91,15 +90,7 @@ class Sources:
 
         @param client: its address and port, as C{client} of L{mailgate.session.Session}.
         """
-        host, port = peerOf(client)
-        # No address with a port begins like this.
-        name = client.rpartition(":")[0] if port else f"\0{host}"
-        source = self._known.get(name)
-        if source is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            source = self._known[name] = self.at(host)
-        return source
+        return self.at(peerOf(client)[0])
 
     def at(self, host: str) -> Source:
         """
@@ -107,6 +98,14 @@ class Sources:
 
         @param host: the address, in the form of L{mailgate.login.Client}.
         """
+        source = self._known.get(host)
+        if source is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            source = self._known[host] = self._made(host)
+        return source
+
+    def _made(self, host: str) -> Source:
         packed = packedOf(host)
         if not packed:
             return self.nowhere

@@ -75,13 +75,13 @@ class AdmissionCase(SynchronousTestCase):
     def arrives(self, host: str = ANN) -> Session:
         """Return a connection that is let in."""
         session = self.client(host)
-        self.assertIsNone(self.admission.arrived(session))
+        self.assertIsNone(self.admission.arrived(session, session.host))
         return session
 
     def refused(self, host: str = ANN) -> str:
         """Return the rule that refuses a connection, which then ends; empty if it is let in. It counts no more then."""
         session = self.client(host)
-        trouble = self.admission.arrived(session)
+        trouble = self.admission.arrived(session, session.host)
         if trouble is not None:
             self.assertIs(session.outcome, Outcome.LIMITED)
         session.conclude(Outcome.STOPPED)
@@ -134,7 +134,7 @@ class ArrivalTests(AdmissionCase):
         self.assertEqual(self.refused("127.0.0.9"), "access")
         self.assertEqual(self.refused("::ffff:192.0.2.7"), "access")
         self.assertEqual([self.refused("198.51.100.7"), self.refused("unix:")], ["", ""])
-        self.assertEqual(self.admission.arrived(self.client()), Trouble.BLOCKED)
+        self.assertEqual(self.admission.arrived(self.client(), ANN), Trouble.BLOCKED)
 
     def test_block(self) -> None:
         """An operator's block refuses an address, also if it is exempt."""
@@ -456,7 +456,7 @@ class SessionTests(AdmissionCase):
         for event, number in events:
             if event == "a" and number not in sessions:
                 sessions[number] = self.client(f"192.0.2.{number % 3}")
-                self.admission.arrived(sessions[number])
+                self.admission.arrived(sessions[number], sessions[number].host)
             elif number in sessions and sessions[number].outcome is None and number not in relayed:
                 if event == "u":
                     self.acceptedAs(sessions[number], b"%d" % (number % 2 + sessions[number].attempts % 2))

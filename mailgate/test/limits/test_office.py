@@ -86,7 +86,7 @@ class Server:
     def connect(self, host: str) -> Session | None:
         """A connection with TLS. L{None} if it is refused."""
         session = Session("imap", "0.0.0.0:993", f"{host}:40123", self.clock.seconds())
-        if self.admission.arrived(session) is None and self.admission.shaken(session) is None:
+        if self.admission.arrived(session, session.host) is None and self.admission.shaken(session) is None:
             return session
         session.conclude(Outcome.LIMITED)
         self.admission.left(session)

@@ -88,7 +88,7 @@ class FakeAdmission:
         self._most = most
         self.users: list[bytes] = []
 
-    def arrived(self, session: Session) -> Trouble | None:
+    def arrived(self, session: Session, host: str) -> Trouble | None:
         return None
 
     def shaken(self, session: Session) -> Trouble | None:
