@@ -237,11 +237,12 @@ class IAdmission(Interface):
     once. The connection's record keeps in C{Session.counted} what it counts for.
     """
 
-    def arrived(session: Session) -> Trouble | None:
+    def arrived(session: Session, host: str) -> Trouble | None:
         """
         A client has connected; behind a PROXY header, its address is that of the header. This is before TLS.
 
         @param session: the record of the connection.
+        @param host: the client's address, in the form of L{mailgate.login.Client}.
         @return: why the connection must end: in clear text after one line, on a TLS port without a handshake.
         """
 
@@ -283,7 +284,7 @@ class ILoginGuard(Interface):
         @param request: the login.
         @param session: the record of the connection.
         @param held: C{held(seconds)} is called before the login is held back for some time.
-        @return: the pass of the login, which C{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
+        @return: the pass of the login, a tuple that C{ended} needs; L{None} if nothing limits it; a L{Denial} if it is
             refused; or a coroutine that returns one of these, which the caller awaits at once. If that is cancelled,
             because the client has left, there is no pass to end.
         """

@@ -267,8 +267,8 @@ class Session:
     @ivar id: a unique id from L{sessionIds}.
     @ivar method: the method of the last login; L{None} before the first.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
-    @ivar counted: what the connection counts for in the limits: bits of L{mailgate.limits.admission.Admission}, and
-        until the relay the digest of a user above them. 0: nothing.
+    @ivar counted: what the connection counts for in the limits, as L{mailgate.limits.admission.Admission} notes it;
+        during the relay it is the canonical name of the user. L{None}: nothing.
     @ivar asked: what the login has learned from the keeper, until the relay; L{None} if that is nothing.
     @cvar debugging: the log for all lines about this connection, down to level debug; L{None} if that level is not
         logged for it. Then the log of the server has its lines. Only a L{FollowedSession} can have one.
@@ -295,7 +295,7 @@ class Session:
     method: Method | None = None
     _timing: Stopwatch | bytes | None = field(default=None, alias="stopwatch", repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
-    counted: int = field(default=0, repr=False, eq=False)
+    counted: Any = field(default=None, repr=False, eq=False)
     asked: Asked | None = field(default=None, repr=False, eq=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.

@@ -159,7 +159,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.patience = Patience(self.dialogue, factory.deadlines, self._expired)
         session = self.session
         if factory.admission is not None:
-            trouble = factory.admission.arrived(session)
+            trouble = factory.admission.arrived(session, self._host)
             if trouble is not None:
                 turnAway(self, trouble)
                 return

@@ -202,7 +202,7 @@ class ProxyServerFactory(Factory):
         journal = session.debugging or self.journal
         if session.place is not None:
             session.leave()
-        if session.counted and self.admission is not None:
+        if self.admission is not None:
             self.admission.left(session)
         if journal.wantsInfo:
             # Lines about logged-in users are never dropped. Lines that a stranger can cause are limited in rate.

@@ -36,7 +36,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
         _logLoggedIn(journal, session)
     if factory.watch is not None:
         factory.watch.relaying(session, factory.clock.seconds() - server.loginBegan)
-    if session.counted and factory.admission is not None:
+    if factory.admission is not None:
         factory.admission.relaying(session)
     client.detach()
     early = server.intake.takeAll()

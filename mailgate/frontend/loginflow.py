@@ -206,7 +206,8 @@ class Login:
                 if self.session.phase is Phase.END:
                     # The client left while the authenticator worked, before there was anything to cancel.
                     answer = None
-                elif self._passed is not None and _isFinal(answer):
+                elif self._passed is not None and (isinstance(answer, Denial) or answer.judged or answer.isUnlimited):
+                    # Otherwise the backend judges the login.
                     self._settle(answer)
                 if isinstance(answer, Route):
                     route, answer = answer, self._accepted(answer)
@@ -260,10 +261,11 @@ class Login:
             return Denial(Trouble.UNAUTHORIZED, reason="sasl_authzid refuses authorization identities")
         if factory.guard is not None:
             passed = factory.guard.begin(request, self.session, self._delay)
-            if isinstance(passed, CoroutineType):
-                passed = await passed
-            if isinstance(passed, Denial):
-                return passed
+            if not isinstance(passed, tuple):
+                if isinstance(passed, CoroutineType):
+                    passed = await passed
+                if isinstance(passed, Denial):
+                    return passed
             self._passed = passed
         try:
             answer = await factory.authenticator.authenticate(request)
@@ -443,8 +445,3 @@ def _denialOf(answer: object) -> Denial:
     if not isinstance(answer, Denial):
         raise TypeError(f"the authenticator returned a {type(answer).__name__} instead of a Route or Denial")
     return answer
-
-
-def _isFinal(answer: Route | Denial) -> bool:
-    """Return whether the limits may hear C{answer}. Otherwise the backend judges the login."""
-    return isinstance(answer, Denial) or answer.judged or answer.isUnlimited

@@ -21,6 +21,7 @@ from mailgate.keeper.messages import Check, Judged, News, Record, WireError
 from mailgate.keeper.questions import DEADLINE, Questions
 from mailgate.limits.attempt import Attempt, Block, Result, Verdict
 from mailgate.limits.interfaces import IDefence
+from mailgate.limits.operators import Operators
 
 __all__ = ["KEPT_FOR", "MOST_RECORDS", "KeeperStore"]
 
@@ -79,6 +80,18 @@ class KeeperStore:
         self._missed: deque[tuple[float, Attempt, Result]] = deque(maxlen=MOST_RECORDS)
 
     # ILimitStore.
+
+    @property
+    def operators(self) -> Operators:
+        """The blocks of operators that this process knows."""
+        return self.shadow.operators
+
+    def passes(self, attempt: Attempt) -> None:
+        """
+        The keeper is asked about each login. See L{ILimitStore.passes<mailgate.limits.interfaces.ILimitStore.passes>}.
+
+        @param attempt: the login.
+        """
 
     def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
         """

@@ -10,43 +10,34 @@ is counted down exactly once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2s
+from math import inf
 from random import random
-from typing import TypeAlias
 
 from attrs import frozen
 from zope.interface import implementer
 
 from mailgate.interfaces import IAdmission
 from mailgate.limits.attempt import Rule
-from mailgate.limits.interfaces import ICounts, ILimitStore, IRates
-from mailgate.limits.keys import canonical
+from mailgate.limits.counts import Counts
+from mailgate.limits.interfaces import IBucket, ILimitStore, IRates
+from mailgate.limits.keys import UNIX, canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
-from mailgate.limits.sources import NOWHERE, Source, Sources
+from mailgate.limits.rates import Bucket, earliness, take
+from mailgate.limits.sources import Source, Sources
 from mailgate.limits.telling import DRY_RUN, REFUSED
-from mailgate.login import Asked, Denial, Trouble
+from mailgate.login import Denial, Trouble
 from mailgate.session import Outcome, Session
 
 __all__ = ["Admission", "Ground"]
 
-_ADDRESS, _NEW, _USER, _USER_ADDRESS, _SERVER = 1, 2, 4, 8, 16
-"""The bits of C{Session.counted}. _NEW: it counts among the connections of the server that have not logged in."""
+_CONN_USER, _CONN_USER_ADDRESS, _CONN_SERVER = Rule.CONN_USER, Rule.CONN_USER_ADDRESS, Rule.CONN_SERVER
+"""Looked up once: each look-up at an enumeration runs Python code."""
 
-_BEFORE = _ADDRESS | _NEW
-_SESSION = _USER | _USER_ADDRESS | _SERVER
-
-_SHIFT = 8
-"""
-Above these bits is the digest of the user until the relay begins: C{Session.user} may change while the session counts
-for that user.
-"""
-
-_DIGEST_BYTES = 8
-
-_MOST_USERS = 1024
-"""Users whose digests are remembered: some 250 bytes each."""
+_FRESH = 1.0
+"""For how many seconds the allowance of an address is used again. Before a refusal it is asked for anew."""
 
 IDLE_COSTS = 1.0
 """Seconds that a connection without a login costs its address (OpenSSH's C{PerSourcePenalties noauth:1})."""
@@ -54,11 +45,13 @@ IDLE_COSTS = 1.0
 IDLE_FROM = 15.0
 """From so many seconds on that are outstanding, the address is refused (C{min:15})."""
 
-_IDLE_MOST = 600
+_IDLE_MOST = earliness(IDLE_COSTS, 600)
 """An address never owes more seconds (C{max:600})."""
 
-_CONN_USER, _CONN_USER_ADDRESS, _CONN_SERVER = Rule.CONN_USER, Rule.CONN_USER_ADDRESS, Rule.CONN_SERVER
-"""Looked up once: each look-up at an enumeration runs Python code."""
+_DIGEST_BYTES = 8
+
+_MOST_USERS = 1024
+"""Users whose digests are remembered: some 250 bytes each."""
 
 _OURS = (Outcome.LIMITED, Outcome.STOPPED, Outcome.KICKED, Outcome.INTERNAL)
 """How connections end that the gateway ends. They cost their address nothing."""
@@ -76,21 +69,20 @@ class Ground:
     @ivar chance: returns a random number from 0 to 1.
     """
 
-    counts: ICounts
+    counts: Counts
     rates: IRates
     store: ILimitStore
     monotonic: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random
 
 
-_Limit: TypeAlias = tuple[int, bytes, int, Rule]
-"""A limit on sessions: its bit, the key of its count, the limit, and its rule."""
-
-
 @implementer(IAdmission)
 class Admission:
     """
     The limits of one server. All its listening addresses share it.
+
+    C{Session.counted} is a tuple of the canonical name of the user and the L{Source}. Before the login the name is
+    L{None}. During the relay there is the name alone.
 
     @param server: the name of the server.
     @param policy: its limits.
@@ -110,80 +102,104 @@ class Admission:
     ) -> None:
         self._policy = policy
         self._sources = sources
-        self._sourceOf, self._known = sources.of, sources.known
+        self._sourceAt, self._sourceOf, self._known = sources.at, sources.of, sources.known
         self._counts, self._rates, self._store = ground.counts, ground.rates, ground.store
+        self._operators = ground.store.operators
         self._monotonic, self._chance = ground.monotonic, ground.chance
         self._acted = acted
-        self._name = server.encode()
-        self._userStart = b"user %b " % self._name
-        self._userAddressStart = b"user_address %b " % self._name
-        self._sessionsKey = b"sessions %b" % self._name
-        self._new = ground.counts.counter(b"new %b" % self._name)
-        # What is off is 0 or None here, whatever the reason.
-        counts, rates = policy.connMode is not Mode.OFF, policy.reqMode is not Mode.OFF
-        self._address = policy.address if counts else 0
-        self._user = policy.user if counts else 0
-        self._userAddress = policy.userAddress if counts else 0
-        self._sessions = policy.server if counts else 0
-        self._connection = policy.connection if rates else None
-        self._handshake = policy.handshake if rates else None
-        self._dropFrom = policy.dropFrom if policy.dropMode is not Mode.OFF else 0
+        self._name = name = server.encode()
+        self._newKey, self._sessionsKey = b"new %b" % name, b"sessions %b" % name
+        counts = ground.counts
+        self._column, self._numbers = counts.column, counts.numbers
+        self._new, self._sessions = counts.counter(self._newKey), counts.counter(self._sessionsKey)
+        self._clientsOf = counts.sessionsOf(server)
+        # What is off is infinite or None here, whatever the reason.
+        isCounted, isRated = policy.connMode is not Mode.OFF, policy.reqMode is not Mode.OFF
+        self._address, self._user, self._userAddress, self._mostSessions = (
+            most if most and isCounted else inf
+            for most in (policy.address, policy.user, policy.userAddress, policy.server)
+        )
+        # With other workers a look at their counts is needed.
+        self._mostOfUser = min(self._user, self._userAddress) if self._column is None else 0
+        self._connection = policy.connection if isRated else None
+        self._handshake = policy.handshake if isRated else None
+        self._dropFrom = policy.dropFrom if policy.dropFrom and policy.dropMode is not Mode.OFF else inf
 
     # At the start of a connection.
 
-    def arrived(self, session: Session) -> Trouble | None:
-        # As _at, which takes as long again to be called.
-        client = session.client
-        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
-        host = source.host
-        if not host:
-            return None
-        if not source.isAllowed:
-            return self._refuse(session, Rule.ACCESS, Trouble.BLOCKED)
-        store = self._store
-        if store.blockOf(host) is not None:
-            return self._refuse(session, Rule.BLOCK, Trouble.BLOCKED)
-        if source.isExempt:
-            return None
-        most = self._address
-        if most:
-            if self._counts.add(source.address, most) or self._mayAdd(session, source):
-                session.counted = _ADDRESS
-            else:
-                return self._refuse(session, Rule.CONN_ADDRESS)
-        rate, dropFrom = self._connection, self._dropFrom
-        if rate is None and not dropFrom:
-            return None
+    def arrived(self, session: Session, host: str) -> Trouble | None:
+        source = self._known(host) or self._sourceAt(host)
+        if source.isSpecial or not self._operators.isEmpty:
+            trouble = self._barred(session, source)
+            if trouble is not None or source.isExempt:
+                return trouble
         now = self._monotonic()
-        if rate is not None:
-            a = store.allowance(host)
-            isInTime = self._rates.take(source.connection, rate.interval / a, rate.burst * a, now)
-            if not isInTime and not self._mayBeEarly(session, Rule.REQ_CONNECTION):
-                return self._refuse(session, Rule.REQ_CONNECTION)
-        if dropFrom:
-            new = self._new
-            count, isIdle = new.total(now), self._rates.early(source.idle, now) >= IDLE_FROM
-            if (isIdle or count >= dropFrom) and self._isDropped(session, source, count, isIdle):
-                return self._refuse(session, Rule.EARLY_DROP)
-            new.up()
-            session.counted |= _NEW
+        if now >= source.until:
+            self._measure(source, now)
+        address = source.address
+        numbers = self._numbers
+        column = self._column
+        count = total = numbers.get(address, 0)
+        new = crowd = self._new.count
+        if column is not None:
+            total += column.others(address)
+            crowd += column.others(self._newKey)
+        if total >= source.room and self._isFull(session, source, total, now):
+            return self._refuse(session, Rule.CONN_ADDRESS)
+        if not take(source.pace, source.interval, source.early, now) and self._isTooFast(session, source, now):
+            return self._refuse(session, Rule.REQ_CONNECTION)
+        if (source.isIdle or crowd >= self._dropFrom) and self._isDropped(session, source, crowd, now):
+            return self._refuse(session, Rule.EARLY_DROP)
+        numbers[address] = count + 1
+        self._new.count = new + 1
+        if column is not None:
+            column.show(address, 1)
+            column.show(self._newKey, 1)
+        session.counted = None, source
         return None
 
-    def _at(self, session: Session) -> Source:
-        """Return from where a client is."""
-        client = session.client
-        return self._known(client.rpartition(":")[0]) or self._sourceOf(client)
+    def _barred(self, session: Session, source: Source) -> Trouble | None:
+        """Refuse a client that C{access} denies or an operator has blocked."""
+        if not source.isAllowed:
+            return self._refuse(session, Rule.ACCESS, Trouble.BLOCKED)
+        if source.host and self._store.blockOf(source.host) is not None:
+            return self._refuse(session, Rule.BLOCK, Trouble.BLOCKED)
+        if source.isExempt:
+            session.counted = None, source
+            # The store also forgets then what is over.
+            self._store.allowance(source.host or UNIX)
+        return None
+
+    def _measure(self, source: Source, now: float) -> None:
+        """Find out what holds for an address now."""
+        source.until = now + _FRESH
+        rate, a = self._connection, self._store.allowance(source.host)
+        source.room = self._address * a
+        if rate is None:
+            source.pace, source.interval, source.early = Bucket(), 0.0, inf
+        else:
+            source.pace = self._rates.at(b"connection %b" % source.address)
+            source.interval = rate.interval / a
+            source.early = earliness(source.interval, rate.burst * a)
+        source.isIdle = self._dropFrom < inf and self._idle(source).due - now >= IDLE_FROM
+
+    def _idle(self, source: Source) -> IBucket:
+        """Return the bucket of connections that have ended without a login."""
+        return self._rates.at(b"idle %b" % source.address)
 
     def shaken(self, session: Session) -> Trouble | None:
         rate = self._handshake
         if rate is None:
             return None
-        source = self._at(session)
+        source = self._sourceOf(session.client)
         if source.isExempt:
             return None
         a = self._store.allowance(source.host)
-        isInTime = self._rates.take(source.handshake, rate.interval / a, rate.burst * a, self._monotonic())
-        if isInTime or self._mayBeEarly(session, Rule.REQ_HANDSHAKE):
+        interval = rate.interval / a
+        bucket = self._rates.at(b"handshake %b" % source.address)
+        if take(bucket, interval, earliness(interval, rate.burst * a), self._monotonic()):
+            return None
+        if self._isReqDry(session, Rule.REQ_HANDSHAKE):
             return None
         return self._refuse(session, Rule.REQ_HANDSHAKE)
 
@@ -192,33 +208,40 @@ class Admission:
         self._acted(session, rule, REFUSED)
         return trouble
 
-    def _mayAdd(self, session: Session, source: Source) -> bool:
-        """
-        Count a connection of an address that has as many already as one user may have. Return whether it is counted.
-        """
-        if self._counts.add(source.address, self._address * self._store.allowance(source.host)):
-            return True
-        if self._policy.connMode is not Mode.DRY_RUN:
+    def _isFull(self, session: Session, source: Source, total: int, now: float) -> bool:
+        """Return whether an address that has reached its limit may have no further connection."""
+        self._measure(source, now)
+        if total < source.room:
             return False
+        if self._policy.connMode is not Mode.DRY_RUN:
+            return True
         self._acted(session, Rule.CONN_ADDRESS, DRY_RUN)
-        return self._counts.add(source.address)
+        return False
 
-    def _mayBeEarly(self, session: Session, rule: Rule) -> bool:
-        """Return whether an event of an address may happen although there were too many."""
+    def _isTooFast(self, session: Session, source: Source, now: float) -> bool:
+        """Return whether an address may not connect that has connected too fast."""
+        self._measure(source, now)
+        return not take(source.pace, source.interval, source.early, now) and not self._isReqDry(
+            session, Rule.REQ_CONNECTION
+        )
+
+    def _isReqDry(self, session: Session, rule: Rule) -> bool:
+        """Return whether C{limit_req} only says what it would do, which is told then."""
         if self._policy.reqMode is not Mode.DRY_RUN:
             return False
         self._acted(session, rule, DRY_RUN)
         return True
 
-    def _isDropped(self, session: Session, source: Source, count: int, isIdle: bool) -> bool:
+    def _isDropped(self, session: Session, source: Source, crowd: int, now: float) -> bool:
         """
         Return whether a connection is dropped because many have not logged in, or because its address had many that
         never did. The probability grows in a line from C{dropShare} at C{dropFrom} to 1 at C{dropAll}. A known address
         is dropped from C{dropAll} on.
         """
         policy = self._policy
-        if count < policy.dropAll:
-            isUnlucky = isIdle or self._chance() < self._share(count)
+        if crowd < policy.dropAll:
+            self._measure(source, now)
+            isUnlucky = source.isIdle or (crowd >= policy.dropFrom and self._chance() < self._share(crowd))
             if not isUnlucky or self._store.isKnown(source.host):
                 return False
         if policy.dropMode is not Mode.DRY_RUN:
@@ -235,125 +258,149 @@ class Admission:
     # At the login.
 
     def accepted(self, session: Session) -> Denial | None:
-        if session.counted & _SESSION:
+        user, source = session.counted
+        if user is not None:
             # It has logged in before, and no backend has taken it.
-            self._dropSession(session)
-        digest, number = _digestOf(session.user)
-        counted, add = 0, self._counts.add
-        limits = self._limitsOf(session, digest)
-        if session.asked is not None:
-            limits = _lessElsewhere(session.user, session.asked, limits)
-        for bit, key, most, rule in limits:
-            if not add(key, most):
-                if self._policy.connMode is not Mode.DRY_RUN:
-                    session.counted |= number | counted
-                    self._dropSession(session)
-                    self._acted(session, rule, REFUSED)
-                    return Denial(Trouble.SESSIONS, reason=rule.value)
-                self._acted(session, rule, DRY_RUN)
-                add(key)
-            counted |= bit
-        if counted:
-            session.counted |= number | counted
+            session.counted = user
+            self.left(session)
+            session.counted = None, source
+        user = canonical(session.user)
+        clients = self._clientsOf.setdefault(user, [])
+        if len(clients) >= self._mostOfUser or self._sessions.count >= self._mostSessions or session.asked is not None:
+            denial = self._tooMany(session, user, clients)
+            if denial is not None:
+                if not clients:
+                    del self._clientsOf[user]
+                return denial
+        clients.append(session.client)
+        self._sessions.count += 1
+        if self._column is not None:
+            self._show(user, session.client, 1)
+        session.counted = user, source
         return None
 
-    def _limitsOf(self, session: Session, digest: bytes) -> list[_Limit]:
-        """Return the limits on sessions that are on."""
-        limits = []
-        if digest:
-            if self._user:
-                limits.append((_USER, self._userStart + digest, self._user, _CONN_USER))
-            if self._userAddress:
-                source = self._at(session)
-                if source.host:
-                    key = self._userAddressKey(source, digest)
-                    limits.append((_USER_ADDRESS, key, self._userAddress, _CONN_USER_ADDRESS))
-        if self._sessions:
-            limits.append((_SERVER, self._sessionsKey, self._sessions, _CONN_SERVER))
-        return limits
+    def _tooMany(self, session: Session, user: bytes, clients: Sequence[str]) -> Denial | None:
+        """Return the refusal of a session that a limit does not let be."""
+        source, asked = self._sourceOf(session.client), session.asked
+        elsewhere, fromAddress = 0, 0
+        if asked is not None and asked.user == user:
+            # The authenticator may know the user by another name, whose sessions elsewhere are not known.
+            elsewhere, fromAddress = asked.elsewhere, asked.fromAddress
+        reached = []
+        if user:
+            count = elsewhere + self._ofUser(user, source, clients)
+            if count >= self._user:
+                reached.append(_CONN_USER)
+            # There are no more of a pair than of its user.
+            if count >= self._userAddress <= fromAddress + self._ofPair(user, source, clients) and source.host:
+                reached.append(_CONN_USER_ADDRESS)
+        if self._ofServer() >= self._mostSessions:
+            reached.append(_CONN_SERVER)
+        for rule in reached:
+            if self._policy.connMode is not Mode.DRY_RUN:
+                self._acted(session, rule, REFUSED)
+                return Denial(Trouble.SESSIONS, reason=rule.value)
+            self._acted(session, rule, DRY_RUN)
+        return None
 
-    def _userAddressKey(self, source: Source, digest: bytes) -> bytes:
-        # The digest has always the same length.
-        return self._userAddressStart + digest + source.key
+    def _ofUser(self, user: bytes, source: Source, clients: Sequence[str]) -> int:
+        """Return how many sessions a user has. C{clients} are those of this process."""
+        return self._counts.total(self._keysOf(user, source)[0], len(clients))
+
+    def _ofPair(self, user: bytes, source: Source, clients: Sequence[str]) -> int:
+        """Return how many of them are from an address."""
+        own = sum(self._sourceOf(client).key == source.key for client in clients)
+        return self._counts.total(self._keysOf(user, source)[1], own)
+
+    def _ofServer(self) -> int:
+        return self._counts.total(self._sessionsKey, self._sessions.count)
 
     # At the end.
 
     def relaying(self, session: Session) -> None:
-        if session.counted & _BEFORE:
-            self._dropBefore(session, self._at(session))
+        session.counted, source = session.counted
         session.asked = None
-        # From now on the user stays the same. A small number takes no memory of its own.
-        bits = session.counted & _SESSION
-        if bits and session.counted - bits == _digestOf(session.user)[1]:
-            session.counted = bits
+        if source.isExempt:
+            return
+        address = source.address
+        numbers = self._numbers
+        count = numbers[address] - 1
+        if count:
+            numbers[address] = count
+        else:
+            del numbers[address]
+        self._new.count -= 1
+        if self._column is not None:
+            self._column.show(address, -1)
+            self._column.show(self._newKey, -1)
 
     def left(self, session: Session) -> None:
-        counted = session.counted
-        if counted & _BEFORE:
-            client = session.client
-            source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
-            if counted & _NEW and not session.attempts and session.outcome not in _OURS:
-                self._rates.take(source.idle, IDLE_COSTS, _IDLE_MOST, self._monotonic())
-            self._dropBefore(session, source)
-        if counted & _SESSION:
-            self._dropSession(session)
+        user = session.counted
+        if user is None:
+            return
+        if type(user) is not bytes:
+            self._leftBefore(session)
+            return
+        session.counted = None
+        clients = self._clientsOf[user]
+        clients.remove(session.client)
+        if not clients:
+            del self._clientsOf[user]
+        self._sessions.count -= 1
+        if self._column is not None:
+            self._show(user, session.client, -1)
 
-    def _dropBefore(self, session: Session, source: Source) -> None:
-        counted = session.counted
-        session.counted = counted & ~_BEFORE
-        if counted & _ADDRESS:
-            self._counts.drop(source.address)
-        if counted & _NEW:
-            self._new.down()
+    def _leftBefore(self, session: Session) -> None:
+        """A connection has ended before a relay."""
+        _, source = session.counted
+        isSilent = not session.attempts and session.outcome not in _OURS
+        if isSilent and self._dropFrom < inf and not source.isExempt:
+            take(self._idle(source), IDLE_COSTS, _IDLE_MOST, self._monotonic())
+            source.until = -inf
+        self.relaying(session)
+        self.left(session)
 
-    def _dropSession(self, session: Session) -> None:
-        counted, drop = session.counted, self._counts.drop
-        session.counted = counted & _BEFORE
-        number = counted >> _SHIFT
-        digest = number.to_bytes(_DIGEST_BYTES, "big") if number else _digestOf(session.user)[0]
-        if counted & _USER:
-            drop(self._userStart + digest)
-        if counted & _USER_ADDRESS:
-            drop(self._userAddressKey(self._at(session), digest))
-        if counted & _SERVER:
-            drop(self._sessionsKey)
+    # Other workers.
+
+    def _keysOf(self, user: bytes, source: Source) -> tuple[bytes, bytes]:
+        """Return under which keys workers show each other the sessions of a user, and of the user at an address."""
+        digest = _digestOf(user)
+        return b"user %b %b" % (self._name, digest), b"user_address %b %b%b" % (self._name, digest, source.key)
+
+    def _show(self, user: bytes, client: str, change: int) -> None:
+        column = self._column
+        assert column is not None
+        for key in (*self._keysOf(user, self._sourceOf(client)), self._sessionsKey):
+            column.show(key, change)
 
     # For operators.
 
     def explain(self, user: bytes, host: str) -> Mapping[str, Mapping[str, int]]:
         """
         Return how many connections and sessions there are, and how many there may be, by the words of C{limit_conn}:
-        C{count} and C{limit}; 0 is no limit. The limit of an address is that for its users of now.
+        C{count} and C{limit}; both are 0 without a limit. The limit of an address is that for its users of now.
 
         @param user: the name, canonical; may be empty.
         @param host: the address, canonical; may be empty.
         """
-        policy, of = self._policy, self._counts.of
-        isOn = policy.connMode is not Mode.OFF
-        source = self._sources.at(host) if host else NOWHERE
-        digest, _ = _digestOf(user)
-        rows: dict[str, tuple[int, int]] = {"server": (of(self._sessionsKey), policy.server)}
+        source = self._sources.at(host) if host else self._sources.nowhere
+        clients = self._clientsOf.get(user, [])
+        most = inf if source.isExempt else self._address * self._store.allowance(source.host)
+        total = self._counts.total
+        rows: dict[str, tuple[int, float]] = {"server": (self._ofServer(), self._mostSessions)}
         if source.host:
-            most = 0 if source.isExempt else policy.address * self._store.allowance(source.host)
-            rows["address"] = of(source.address), most
-        if digest:
-            rows["user"] = of(self._userStart + digest), policy.user
+            rows["address"] = total(source.address, self._numbers.get(source.address, 0)), most
+        if user:
+            rows["user"] = self._ofUser(user, source, clients), self._user
             if source.host:
-                rows["user_address"] = of(self._userAddressKey(source, digest)), policy.userAddress
-        return {word: {"count": count, "limit": most if isOn else 0} for word, (count, most) in rows.items()}
-
-
-def _lessElsewhere(name: bytes, asked: Asked, limits: list[_Limit]) -> list[_Limit]:
-    """Return limits without the sessions that the user has at other gateways: so many are left for this one."""
-    if not asked.elsewhere or canonical(name) != asked.user:
-        # The authenticator may know the user by another name, whose sessions elsewhere are not known.
-        return limits
-    less = {_USER: asked.elsewhere, _USER_ADDRESS: asked.fromAddress}
-    return [(bit, key, most - less.get(bit, 0), rule) for bit, key, most, rule in limits]
+                rows["user_address"] = self._ofPair(user, source, clients), self._userAddress
+        return {
+            word: {"count": count, "limit": int(most)} if most < inf else {"count": 0, "limit": 0}
+            for word, (count, most) in rows.items()
+        }
 
 
 @lru_cache(_MOST_USERS)
-def _digestOf(user: bytes) -> tuple[bytes, int]:
-    """Return what stands for a user in keys, and in records above the bits; empty and 0 without a name."""
-    digest = blake2s(canonical(user), digest_size=_DIGEST_BYTES).digest() if user else b""
-    return digest, int.from_bytes(digest, "big") << _SHIFT
+def _digestOf(user: bytes) -> bytes:
+    """Return what stands for a user in keys."""
+    return blake2s(user, digest_size=_DIGEST_BYTES).digest()

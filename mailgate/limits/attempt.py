@@ -6,6 +6,7 @@ A login as the limits see it, what they say about it, and how it ended.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 from attrs import define, field, frozen
 
@@ -84,6 +85,7 @@ class Attempt:
     @ivar rate: C{limit_req login} of the server; L{None} without.
     @ivar rateMode: whether C{rate} holds.
     @ivar protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
+    @ivar login: what L{mailgate.limits.defence.Defence} knows of such logins, once one has succeeded; L{None} before.
     """
 
     host: str
@@ -95,6 +97,7 @@ class Attempt:
     rate: Rate | None = None
     rateMode: Mode = Mode.ON
     protocol: str = "imap"
+    login: Any = field(default=None, init=False, repr=False, eq=False)
 
 
 # As above.

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.limits.test_defence -*-
+# -*- test-case-name: mailgate.test.limits.test_passes mailgate.test.limits.test_defence -*-
 """
 The defence against guessed passwords: the rules R1 to R7 of docs/limits.rst, C{limit_req login}, and the blocks of
 operators. One process counts for all: the keeper, or the only process. Nothing here waits, and nothing does I/O.
@@ -40,6 +40,7 @@ _POLL = 1.0
 
 _GO, _WAIT, _REFUSE = Action.GO, Action.WAIT, Action.REFUSE
 _ON, _OFF, _EXTERNAL = Mode.ON, Mode.OFF, Kind.EXTERNAL
+_ALIKE = Attempt("", b"")
 _ACCEPTED, _FAILED, _FAILED_UNKNOWN = Result.ACCEPTED, Result.FAILED, Result.FAILED_UNKNOWN
 
 
@@ -90,12 +91,14 @@ class Defence(Lasting):
         self._blockRows = ledger.blocks.table.rows
         self._knownAllowance = ledger.goods.knownAllowance
         self._settled = ledger.settled
+        self.operators = ledger.operators
         self._undecided = ledger.undecided
         self._counts = ledger.undecided.counts
         # As many may be undecided where nothing has failed.
         self._roomOfPair = max(1, min(policy.undecidedPair, policy.pairBlock or policy.undecidedPair))
         bounds = (policy.undecidedAddress, policy.addressBlock, policy.addressUsers)
         self._roomOfAddress = max(1, min([each for each in bounds if each] or [policy.undecidedAddress]))
+        self._roomOfKnown = max(1, policy.undecidedAddress)
         self._roomOfUser: float = policy.userSlow or inf
 
     def configure(self, policy: LoginPolicy, prefixes: Prefixes, memory: int) -> None:
@@ -119,6 +122,28 @@ class Defence(Lasting):
         self.learning.happened = react
 
     # Logins.
+
+    def passes(self, attempt: Attempt) -> Login | None:
+        """
+        Let a login pass whose pair has succeeded a moment ago: a known pair without failures. See
+        L{mailgate.limits.interfaces.ILimitStore.passes}.
+
+        @param attempt: the login.
+        """
+        login: Login | None = attempt.login
+        if login is None or login.pair not in self._settled or not self.operators.isEmpty:
+            return None
+        # The time is not asked for: what is over has gone when its client has connected (L{allowance}).
+        pair = login.pair
+        address = login.place.address
+        counts = self._counts
+        ofPair = counts.get(pair, 0)
+        ofAddress = counts.get(address, 0)
+        if ofPair >= self._roomOfPair or ofAddress >= self._roomOfKnown:
+            return None
+        counts[pair] = ofPair + 1
+        counts[address] = ofAddress + 1
+        return login
 
     def check(self, attempt: Attempt, ticket: int = 0, owner: object = "") -> Verdict:
         """
@@ -149,7 +174,7 @@ class Defence(Lasting):
     def _isFree(self, attempt: Attempt) -> bool:
         """Whether only operators' blocks could concern a login, and there are none."""
         isFree = attempt.kind is _EXTERNAL or (attempt.mode is _OFF and attempt.rate is None)
-        return isFree and self.ledger.operators.isEmpty
+        return isFree and self.operators.isEmpty
 
     def loginOf(self, attempt: Attempt, now: float, owner: object) -> Login:
         """
@@ -174,14 +199,15 @@ class Defence(Lasting):
             or attempt.kind is _EXTERNAL
             or pair in self._pairRows
             or counts.get(pair, 0) >= self._roomOfPair
-            or counts.get(place.address, 0) >= self._roomOfAddress
-            or not self.ledger.operators.isEmpty
+            or not self.operators.isEmpty
         ):
             return False
+        undecided = counts.get(place.address, 0)
         if login.isKnown:
-            return True
+            return undecided < self._roomOfKnown
         if (
-            place.address in self._addressRows
+            undecided >= self._roomOfAddress
+            or place.address in self._addressRows
             or place.network in self._networkRows
             or login.user in self._userRows
             or (self._blockRows and any(key in self._blockRows for key in (pair, place.address, login.user)))
@@ -208,7 +234,7 @@ class Defence(Lasting):
 
     def _judge(self, login: Login, ticket: int, now: float) -> Verdict:
         attempt, ledger = login.attempt, self.ledger
-        if not ledger.operators.isEmpty:
+        if not self.operators.isEmpty:
             verdict = self._ordered(login, ticket, now)
             if verdict is not None:
                 return verdict
@@ -261,7 +287,7 @@ class Defence(Lasting):
         self.ledger.users.leave(login.user, ticket)
         return Verdict(_REFUSE, rule=rule, would=would)
 
-    def record(self, attempt: Attempt, ticket: int, result: Result, owner: object = "") -> None:
+    def record(self, attempt: Attempt, ticket: int | Login, result: Result, owner: object = "") -> None:
         """
         Say how a login ended. A ticket that is unknown, such as that of another process, frees nothing; the result
         counts. See L{mailgate.limits.interfaces.ILimitStore.record}.
@@ -271,25 +297,58 @@ class Defence(Lasting):
         @param result: how it ended.
         @param owner: which process has the login.
         """
-        now = self._offset + self._monotonic()
-        undecided = self._undecided
-        known = undecided.logins.get(ticket)
-        login = None
-        if known is not None and known.owner == owner:
-            login = undecided.end(ticket)
-            if not known.isAsked:
-                self.ledger.users.leave(known.user, ticket)
+        login: Login | None
+        if isinstance(ticket, Login):
+            login = ticket
+            pair = login.pair
+            address = login.place.address
+            counts = self._counts
+            ofPair = counts[pair] - 1
+            ofAddress = counts[address] - 1
+            if ofPair:
+                counts[pair] = ofPair
+            else:
+                del counts[pair]
+            if ofAddress:
+                counts[address] = ofAddress
+            else:
+                del counts[address]
+            if result is _ACCEPTED and pair in self._settled:
+                return
+        else:
+            login = self._ended(ticket, owner)
         if attempt.kind is _EXTERNAL:
             return
         if result is _ACCEPTED:
-            login = login or self.loginOf(attempt, now, owner)
-            if login.pair in self._pairRows or self._settled.get(login.pair, 0.0) <= now:
-                self.learning.succeeded(login, now)
+            if login is None:
+                login = self.loginOf(attempt, self.now, owner)
+            if login.pair in self._pairRows or login.pair not in self._settled:
+                self.learning.succeeded(login, self.now)
+                self._stand(login, attempt)
         elif (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.mode is not _OFF:
+            now = self.now
             login = login or self.loginOf(attempt, now, owner)
             # With the tag, which it had not when it was checked.
             login.attempt = attempt
             self.learning.failed(login, result is _FAILED_UNKNOWN, now)
+
+    def _ended(self, ticket: int, owner: object) -> Login | None:
+        """Free a ticket. The result is its login; L{None} if there is none of this owner."""
+        login = self._undecided.logins.get(ticket)
+        if login is None or login.owner != owner:
+            return None
+        self._undecided.end(ticket)
+        if not login.isAsked:
+            self.ledger.users.leave(login.user, ticket)
+        return login
+
+    def _stand(self, login: Login, attempt: Attempt) -> None:
+        """Let a login that has succeeded stand for further ones of the same kind (L{passes})."""
+        if attempt.mode is _ON:
+            login.isKnown = login.isAsked = True
+            # Neither holds the other: they would not be freed at once.
+            login.attempt = _ALIKE
+            attempt.login = login
 
     def forget(self, owner: object) -> None:
         """
@@ -306,6 +365,8 @@ class Defence(Lasting):
                 self.ledger.users.leave(login.user, ticket)
 
     def _tidy(self, now: float) -> None:
+        # Tickets since the last time are from the seconds after it: later ones would have come here.
+        self._undecided.mark(self._tidyAt - _TIDY if self._tidyAt > -inf else now)
         self._tidyAt = now + _TIDY
         self._end(self._undecided.old(now))
         self.ledger.tidy(now)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from typing import Any
 
-from mailgate.limits.attempt import Block
+from mailgate.limits.attempt import Attempt, Block
 from mailgate.limits.defence import Defence
 from mailgate.limits.learning import Happened
+from mailgate.limits.operators import Operators
 
 __all__ = ["Delegating"]
 
@@ -42,6 +43,14 @@ class Delegating:
     @happened.setter
     def happened(self, react: Happened) -> None:
         self._local.happened = react
+
+    @property
+    def operators(self) -> Operators:
+        """See L{mailgate.limits.interfaces.ILimitStore}."""
+        return self._local.operators
+
+    def passes(self, attempt: Attempt) -> None:
+        """The store must be asked about each login. See L{mailgate.limits.interfaces.ILimitStore}."""
 
     def allowance(self, host: str) -> int:
         """See L{mailgate.limits.interfaces.ILimitStore.allowance}. C{host} is the address."""

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 
 from mailgate.limits.attempt import Attempt, Block, Result, Rule, Verdict
+from mailgate.limits.operators import Operators
 from mailgate.limits.policy import LoginPolicy, Prefixes
 
-__all__ = ["ICounter", "ICounts", "IDefence", "ILimitStore", "IRates", "NewerState"]
+__all__ = ["IBucket", "IDefence", "ILimitStore", "IRates", "NewerState"]
 
 
 class NewerState(ValueError):
@@ -39,6 +40,16 @@ class ILimitStore(Protocol):
             rate once.
         """
 
+    def passes(self, attempt: Attempt) -> Any:
+        """
+        Let a login pass at once if it needs no L{check}: the pair has succeeded a moment ago, and nothing is counted
+        against it.
+
+        @param attempt: the login. One object may stand for all logins that are alike, so that what is known about them
+            is found at once.
+        @return: the ticket of the login, for L{record} in this process; L{None} if it must be checked.
+        """
+
     def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
         """
         Say how a login ended. Nothing waits for this.
@@ -47,6 +58,10 @@ class ILimitStore(Protocol):
         @param ticket: that of its last verdict.
         @param result: how it ended.
         """
+
+    @property
+    def operators(self) -> Operators:
+        """The blocks of operators that this process knows. It is always the same object."""
 
     def allowance(self, host: str) -> int:
         """
@@ -203,66 +218,19 @@ class IDefence(ILimitStore, Protocol):
         """
 
 
-class ICounts(Protocol):
+class IBucket(Protocol):
     """
-    Counts what is there now, by key, over all workers. A count never reads too little: a key may read more only by what
-    a stranger with the same cells has.
+    The leaky bucket of one key.
+
+    @ivar due: the monotonic time in seconds at which the next event would be in time; in the past if the bucket is
+        empty. It may only be set to a later time.
     """
 
-    def add(self, key: bytes, most: int | None = None) -> bool:
-        """
-        Count one more of this process.
-
-        @param key: any bytes.
-        @param most: how many there may be, in all workers; L{None}: any number.
-        @return: whether it is counted. It is not if there are C{most} already.
-        """
-
-    def drop(self, key: bytes) -> None:
-        """Count one less of this process, if it has one. C{key} is any bytes."""
-
-    def of(self, key: bytes) -> int:
-        """Return how many there are, in all workers. C{key} is any bytes."""
-
-    def counter(self, key: bytes) -> ICounter:
-        """Return the count of a key that nearly each connection changes. C{key} is any bytes, for this use alone."""
-
-
-class ICounter(Protocol):
-    """The count of one key, over all workers. It takes less time than L{ICounts}."""
-
-    def up(self) -> None:
-        """Count one more of this process."""
-
-    def down(self) -> None:
-        """Count one less of this process. It has one."""
-
-    def total(self, now: float) -> int:
-        """
-        Return how many there are, in all workers. What the others have may be of a moment ago.
-
-        @param now: the monotonic time in seconds.
-        """
+    due: float
 
 
 class IRates(Protocol):
-    """Leaky buckets, by key, over all workers."""
+    """Leaky buckets (L{mailgate.limits.rates}), by key, over all workers."""
 
-    def take(self, key: bytes, interval: float, burst: int, now: float) -> bool:
-        """
-        Count an event, unless it is too early.
-
-        @param key: any bytes.
-        @param interval: seconds between two events at the rate.
-        @param burst: how many may come too early.
-        @param now: the monotonic time in seconds, the same clock in all workers.
-        @return: whether it is counted. It is not if it is more than C{burst} times C{interval} too early.
-        """
-
-    def early(self, key: bytes, now: float) -> float:
-        """
-        Return by how many seconds an event would be too early; 0 and below: it would be in time. It counts nothing.
-
-        @param key: any bytes.
-        @param now: as for L{take}.
-        """
+    def at(self, key: bytes) -> IBucket:
+        """Return the bucket of a key. C{key} is any bytes."""

@@ -6,6 +6,7 @@ All that the rules for logins remember, within C{limit_memory}.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 from mailgate.limits.addresses import Addresses
@@ -106,6 +107,7 @@ class Ledger:
             self.keys = Keys(self.keys.secret, prefixes, memory // _KEY)
         for part in (self.known, self.goods, self.pairs, self.sources, self.users):
             part.configure(policy)
+        self.settled.clear()
 
     def slow(self, pair: int, until: float) -> None:
         """
@@ -126,9 +128,12 @@ class Ledger:
         @param pair: its key.
         @param until: until when its further successes change nothing.
         """
-        if len(self.settled) >= self._memory // _CACHED:
-            self.settled.clear()
-        self.settled[pair] = until
+        settled = self.settled
+        # The oldest stands first.
+        settled.pop(pair, None)
+        if len(settled) >= self._memory // _CACHED:
+            settled.clear()
+        settled[pair] = until
 
     def tidy(self, now: float) -> None:
         """Forget what is over. C{now} is the time in seconds."""
@@ -137,6 +142,8 @@ class Ledger:
         self.operators.end(now)
         for pair in [pair for pair, until in self.slowed.items() if until <= now]:
             del self.slowed[pair]
+        for pair, _ in [*takewhile(lambda each: each[1] <= now, self.settled.items())]:
+            del self.settled[pair]
 
     def rekey(self, secret: bytes) -> None:
         """Forget all rows, since they are under another key. C{secret} is the new one."""

@@ -9,9 +9,9 @@ from twisted.internet.interfaces import IReactorTime
 
 from mailgate.directives import ServerSettings
 from mailgate.limits.admission import Admission, Ground
-from mailgate.limits.counts import LocalCounts
+from mailgate.limits.counts import Counts
 from mailgate.limits.defence import Defence
-from mailgate.limits.interfaces import ICounts, IDefence, ILimitStore, IRates
+from mailgate.limits.interfaces import IDefence, ILimitStore, IRates
 from mailgate.limits.loginguard import LoginGuard
 from mailgate.limits.rates import LocalRates
 from mailgate.limits.settings import LimitSettings
@@ -36,7 +36,7 @@ class Limits:
 
     def __init__(
         self,
-        counts: ICounts | None = None,
+        counts: Counts | None = None,
         rates: IRates | None = None,
         isSteered: bool = False,
         defence: IDefence | None = None,
@@ -44,7 +44,7 @@ class Limits:
         self.defence: IDefence = Defence(isFresh=True) if defence is None else defence
         self.store: ILimitStore = self.defence
         self.tagKey: bytes | None = None
-        self._counts: ICounts = LocalCounts() if counts is None else counts
+        self._counts = Counts() if counts is None else counts
         self._rates: IRates = LocalRates() if rates is None else rates
         self._isSteered = isSteered
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from hashlib import blake2s
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -30,7 +31,7 @@ from mailgate.session import Session
 
 __all__ = ["LONGEST", "REFUSED_AFTER", "LoginGuard", "Pass", "denialOf", "resultOf"]
 
-Pass = tuple[Attempt, int, Credentials]
+Pass = tuple[Attempt, Any, Credentials]
 """The pass of a login: what the store has checked, the ticket of its verdict, and the credentials for the tag."""
 
 LONGEST = 60.0
@@ -45,6 +46,12 @@ Seconds from the login to the refusal of a limit, unless the login has been held
 again at once would keep the gateway busy otherwise. It waits like one with C{auth_delay}: its connection counts for
 C{limit_conn address} and C{worker_connections}, which bound how many wait.
 """
+
+_REMEMBERED = 1024
+"""So many logins of different users and addresses are remembered, in some 400 bytes each."""
+
+_LONGEST_NAME = 64
+"""Bytes of the longest name of these."""
 
 _LEAST = 0.01
 """Seconds between two checks of a login at least."""
@@ -142,7 +149,8 @@ class LoginGuard:
         telling: Telling,
     ) -> None:
         self._store = store
-        self._check, self._record = store.check, store.record
+        self._passes, self._check, self._record = store.passes, store.check, store.record
+        self._attempts: dict[tuple[bytes, object, str], Attempt] = {}
         self._clock = clock
         self._telling = telling
         self._mode = mode
@@ -151,22 +159,15 @@ class LoginGuard:
         self._rateMode = policy.reqMode
         # Copying a state with the key takes a part of the time of making one.
         self._mac = blake2s(key=runKey, digest_size=_TAG, person=b"tag")
-        self._sourceOf, self._known = sources.of, sources.known
+        self._sourceOf = sources.of
 
     def begin(self, request: LoginRequest, session: Session, held: Callable[[float], object]) -> Any:
-        credentials, client = request.credentials, session.client
-        source = self._known(client.rpartition(":")[0]) or self._sourceOf(client)
-        attempt = Attempt(
-            source.host or UNIX,
-            canonical(credentials.user),
-            _KINDS[credentials.method._value_],
-            b"",
-            self._mode,
-            source.isExempt,
-            self._rate,
-            self._rateMode,
-            request.protocol,
-        )
+        credentials = request.credentials
+        key = credentials.user, session.counted, credentials.method._value_
+        attempt = self._attempts.get(key) or self._attemptOf(key, request, session)
+        ticket = self._passes(attempt)
+        if ticket is not None:
+            return attempt, ticket, credentials
         session.asked = None
         verdict = self._check(attempt)
         if isinstance(verdict, Verdict):
@@ -178,12 +179,44 @@ class LoginGuard:
                 return self._decided(verdict, attempt, credentials, session)
         return self._hold(verdict, attempt, credentials, session, held)
 
+    def _attemptOf(self, key: tuple[bytes, object, str], request: LoginRequest, session: Session) -> Attempt:
+        """
+        Return what stands for all logins of a user at an address.
+
+        @param key: the user's name, where the client is, and the method.
+        @param request: one of the logins.
+        @param session: the record of its connection.
+        """
+        user, counted, method = key
+        source = counted[1] if isinstance(counted, tuple) else self._sourceOf(session.client)
+        attempt = Attempt(
+            source.host or UNIX,
+            canonical(user),
+            _KINDS[method],
+            b"",
+            self._mode,
+            source.isExempt,
+            self._rate,
+            self._rateMode,
+            request.protocol,
+        )
+        # Names are long at a stranger's will.
+        if counted is not None and len(user) <= _LONGEST_NAME:
+            if len(self._attempts) >= _REMEMBERED:
+                self._attempts.clear()
+            self._attempts[key] = attempt
+        return attempt
+
     def ended(self, passed: Pass, answer: Route | Denial | Refusal | None) -> None:
         attempt, ticket, credentials = passed
+        if isinstance(answer, Route) and answer.options is None:
+            # Nearly always.
+            self._record(attempt, ticket, _ACCEPTED)
+            return
         result = resultOf(answer)
         if (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.kind in _TAGGED:
             # Few logins fail, and nothing else needs the tag.
-            attempt.tag = self._tagOf(attempt.user, credentials.secret)
+            attempt = evolve(attempt, tag=self._tagOf(attempt.user, credentials.secret))
         self._record(attempt, ticket, result)
 
     def _tagOf(self, user: bytes, secret: bytes) -> bytes:

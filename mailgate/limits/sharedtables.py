@@ -15,8 +15,7 @@ import secrets
 import struct
 
 from mailgate.limits.cells import CELLS, SALT_BYTES, Cells
-from mailgate.limits.counts import LocalCounts, SharedCounts
-from mailgate.limits.interfaces import ICounts
+from mailgate.limits.counts import Column, Counts
 from mailgate.limits.rates import SharedRates
 from mailgate.system.namelessfile import namelessFile
 
@@ -87,15 +86,15 @@ class SharedTables:
             os.close(descriptor)
             raise
 
-    def counts(self, column: int | None) -> ICounts:
+    def counts(self, column: int | None) -> Counts:
         """
         Return the counts for one worker.
 
         @param column: its column; L{None} if none was free. It counts for itself alone then.
         """
         if column is None or column >= self.columns:
-            return LocalCounts()
-        return SharedCounts(self._counts, self._cells, self.columns, column)
+            return Counts()
+        return Counts(Column(self._counts, self._cells, self.columns, column))
 
     def rates(self) -> SharedRates:
         """Return the rates, which all workers write."""

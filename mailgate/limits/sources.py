@@ -6,45 +6,58 @@ The addresses of clients, as the limits for connections see them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from math import inf
 
+from mailgate.limits.interfaces import IBucket
 from mailgate.limits.keys import addressPart, packedOf, shownAddress
 from mailgate.limits.policy import Access, Prefixes
 from mailgate.log.connection import peerOf
 from mailgate.net.networks import Network
 
-__all__ = ["NOWHERE", "Source", "Sources"]
+__all__ = ["Source", "Sources"]
 
 _REMEMBERED = 1024
 """So many addresses are remembered. A flood of others makes them be looked at anew."""
 
 
-class Source(NamedTuple):
+class Source:
     """
-    An address from which clients connect to a server. A tuple is made in a third of the time of other objects.
+    An address from which clients connect to a server.
 
     @ivar host: the address, canonical; empty for unix sockets, which no limit by address concerns.
     @ivar key: the part of it that is one client (C{limit_prefix}), as bytes.
     @ivar address: under which its connections are counted that have not logged in.
-    @ivar connection: under which the rate of its connections is counted.
-    @ivar handshake: under which the rate of its TLS handshakes is counted.
-    @ivar idle: under which its connections are counted that have ended without a login.
     @ivar isAllowed: whether its clients may connect (C{access}).
     @ivar isExempt: whether the limits by address leave it alone (C{limit_exempt}).
+    @ivar isSpecial: whether it is not allowed, or exempt.
+    @ivar until: until when the numbers below hold, in monotonic seconds. L{mailgate.limits.admission.Admission} finds
+        them out: they depend on its allowance.
+    @ivar room: how many connections it may have that have not logged in.
+    @ivar pace: the leaky bucket of its connections.
+    @ivar interval: seconds between two connections at the rate.
+    @ivar early: by how many seconds a connection may come too early.
+    @ivar isIdle: whether it had many connections that have ended without a login.
     """
 
-    host: str
-    key: bytes = b""
-    address: bytes = b""
-    connection: bytes = b""
-    handshake: bytes = b""
-    idle: bytes = b""
-    isAllowed: bool = True
-    isExempt: bool = False
+    __slots__ = (
+        *("address", "early", "host", "interval", "isAllowed", "isExempt", "isIdle", "isSpecial"),
+        *("key", "pace", "room", "until"),
+    )
 
+    room: float
+    pace: IBucket
+    interval: float
+    early: float
+    isIdle: bool
 
-NOWHERE = Source("", isExempt=True)
-"""The source of clients of unix sockets."""
+    def __init__(self, host: str, key: bytes, address: bytes, isAllowed: bool, isExempt: bool) -> None:
+        self.host = host
+        self.key = key
+        self.address = address
+        self.isAllowed = isAllowed
+        self.isExempt = isExempt
+        self.isSpecial = isExempt or not isAllowed
+        self.until = -inf
 
 
 class Sources:
@@ -56,8 +69,8 @@ class Sources:
     @param prefixes: how much of an address is one client.
     @param exempt: the networks of C{limit_exempt}.
     @param access: the lines of C{access}.
-    @ivar known: returns what is remembered of the address of a client with a port: its name up to the last colon. It is
-        a shorter way to L{of}.
+    @ivar nowhere: the source of clients of unix sockets.
+    @ivar known: returns what is remembered of an address. It is a shorter way to L{at}.
     """
 
     def __init__(
@@ -68,6 +81,7 @@ class Sources:
         self._exempt = [*map(_spanOf, exempt)]
         self._access = [(line.isAllowed, None if line.network is None else _spanOf(line.network)) for line in access]
         self._known: dict[str, Source] = {}
+        self.nowhere = Source("", b"", b"", True, True)
         self.known: Callable[[str], Source | None] = self._known.get
 
     def of(self, client: str) -> Source:
@@ -76,15 +90,7 @@ class Sources:
 
         @param client: its address and port, as C{client} of L{mailgate.session.Session}.
         """
-        host, port = peerOf(client)
-        # No address with a port begins like this.
-        name = client.rpartition(":")[0] if port else f"\0{host}"
-        source = self._known.get(name)
-        if source is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            source = self._known[name] = self.at(host)
-        return source
+        return self.at(peerOf(client)[0])
 
     def at(self, host: str) -> Source:
         """
@@ -92,22 +98,23 @@ class Sources:
 
         @param host: the address, in the form of L{mailgate.login.Client}.
         """
+        source = self._known.get(host)
+        if source is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            source = self._known[host] = self._made(host)
+        return source
+
+    def _made(self, host: str) -> Source:
         packed = packedOf(host)
         if not packed:
-            return NOWHERE
+            return self.nowhere
         key = addressPart(packed, self._prefixes)
         number, length = int.from_bytes(packed, "big"), len(packed)
-
-        def counted(kind: bytes) -> bytes:
-            return b"%b %b %b" % (kind, self._server, key)
-
         return Source(
             shownAddress(packed),
             key,
-            counted(b"address"),
-            counted(b"connection"),
-            counted(b"handshake"),
-            counted(b"idle"),
+            b"%b %b" % (self._server, key),
             self._allows(length, number),
             any(_holds(each, length, number) for each in self._exempt),
         )

@@ -5,6 +5,9 @@ The logins that were checked and have not ended: those that are asked now, and t
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import takewhile
+
 from mailgate.limits.attempt import Attempt
 from mailgate.limits.keys import Place
 
@@ -13,7 +16,8 @@ __all__ = ["LONGEST", "Login", "Undecided"]
 LONGEST = 600.0
 """After how many seconds a login that no one ended is forgotten."""
 
-_TICKETS = 1 << 40
+_FIRST = 1 << 39
+"""Tickets begin below it. There are never as many that they would not fit into the messages of the keeper."""
 
 
 class Login:
@@ -58,6 +62,7 @@ class Undecided:
         again. One that is asked goes only if none is held back, as it makes room for another guess.
     @param first: the number before the first ticket.
     @ivar logins: the logins by ticket, the oldest first.
+    @ivar last: the last ticket.
     @ivar counts: how many are asked now, by key; without those that have none.
     """
 
@@ -66,7 +71,8 @@ class Undecided:
         self.logins: dict[int, Login] = {}
         self.counts: dict[int, int] = {}
         self._held: dict[int, None] = {}
-        self._last = first % _TICKETS
+        self.last = first % _FIRST
+        self._marks: deque[tuple[float, int]] = deque()
 
     @property
     def held(self) -> int:
@@ -75,7 +81,7 @@ class Undecided:
 
     def add(self, login: Login) -> int:
         """Remember C{login}, which is held back unless it is asked already. The result is its ticket."""
-        login.ticket = ticket = self._last = (self._last + 1) % _TICKETS or 1
+        login.ticket = ticket = self.last = self.last + 1
         logins = self.logins
         if len(logins) >= self.most:
             self.end(next(iter(self._held or logins)))
@@ -121,12 +127,14 @@ class Undecided:
 
     def old(self, now: float) -> list[int]:
         """Return the tickets of logins that are too old. C{now} is the time in seconds."""
-        found = []
-        for ticket, login in self.logins.items():
-            if now - login.began < LONGEST:
-                break
-            found.append(ticket)
-        return found
+        last, marks = 0, self._marks
+        while marks and now - marks[0][0] >= LONGEST:
+            _, last = marks.popleft()
+        return [*takewhile(lambda ticket: ticket <= last, self.logins)]
+
+    def mark(self, moment: float) -> None:
+        """Note that all tickets of until now are as old as C{moment}, in seconds, or older."""
+        self._marks.append((moment, self.last))
 
     def ownedBy(self, owner: object) -> list[int]:
         """Return the tickets of a process. C{owner} is as in L{Login}."""

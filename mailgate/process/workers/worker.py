@@ -24,7 +24,8 @@ from mailgate.keeper.link import KeeperLink
 from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.questions import deadlineFor
 from mailgate.lean.shares import Share
-from mailgate.limits.interfaces import ICounts, IRates
+from mailgate.limits.counts import Counts
+from mailgate.limits.interfaces import IRates
 from mailgate.limits.limits import Limits
 from mailgate.limits.settings import LimitSettings
 from mailgate.limits.statefile import begin, placeOf
@@ -197,7 +198,7 @@ class Position:
     slot: int
     share: Share | None = None
     keeper: str = ""
-    counts: ICounts | None = None
+    counts: Counts | None = None
     rates: IRates | None = None
 
 

@@ -16,7 +16,7 @@ from mailgate.frontend import dialogue
 from mailgate.frontend.realip import RealIPSettings, Senders
 from mailgate.limits.admission import Admission, Ground
 from mailgate.limits.attempt import Rule
-from mailgate.limits.counts import LocalCounts
+from mailgate.limits.counts import Counts
 from mailgate.limits.policy import Access, ConnectionPolicy, Rate
 from mailgate.limits.rates import LocalRates
 from mailgate.log.journal import Journal
@@ -46,7 +46,7 @@ class AdmittedCase(SynchronousTestCase):
     """Conversations with one server, whose limits are real."""
 
     def setUp(self) -> None:
-        self.counts = LocalCounts()
+        self.counts = Counts()
         self.store = StandInLimits()
         self.told: list[tuple[str, str]] = []
         self.use(NONE)
@@ -158,7 +158,7 @@ class TurnedAwayTests(AdmittedCase):
         conversation = Conversation(IMAP4)
         session = conversation.server.session
         conversation.says(LOGIN)
-        self.assertEqual((conversation.factory.admission, session.counted), (None, 0))
+        self.assertEqual((conversation.factory.admission, session.counted), (None, None))
 
 
 class AddressTests(AdmittedCase):
@@ -188,15 +188,15 @@ class AddressTests(AdmittedCase):
         realIP = RealIPSettings(Senders((), True))
         peer = UNIXAddress(None)
         waiting = [self.converse(IMAP4, realIP, peer=peer, proxyProtocol=True) for _ in range(3)]
-        self.assertEqual(self.counts._counts, {})
+        self.assertEqual(self.counts.numbers, {})
         self.assertTrue(waiting[0].send(TEXT4).startswith(b"* OK"))
         self.assertTrue(waiting[1].send(TEXT6).startswith(b"* OK"))
-        self.assertEqual((self.countOf(), self.countOf("2001:db8::7"), len(self.counts._counts)), (1, 1, 2))
+        self.assertEqual((self.countOf(), self.countOf("2001:db8::7"), len(self.counts.numbers)), (1, 1, 2))
         self.assertEqual(waiting[2].send(TEXT4 + b"a LOGOUT\r\n"), LINES["imap"])
         self.assertTrue(waiting[2].closed)
         for conversation in waiting:
             conversation.transport.lose()
-        self.assertEqual(self.counts._counts, {})
+        self.assertEqual(self.counts.numbers, {})
 
     def test_unix(self) -> None:
         """Clients of unix sockets have no limit by address."""
@@ -221,8 +221,10 @@ class CountedOnceTests(AdmittedCase):
         return super().converse(*arguments, peer=IPv4Address("TCP", "192.0.2.7", 4), **others)
 
     def assertNothing(self) -> None:
-        self.assertEqual(self.counts._counts, {})
-        self.assertEqual(self.counts.counter(b"new mail").total(0.0), 0)
+        self.assertEqual(self.counts.sessionsOf("mail"), {})
+        self.assertEqual(self.counts.counter(b"sessions mail").count, 0)
+        self.assertEqual(self.counts.numbers, {})
+        self.assertEqual(self.counts.counter(b"new mail").count, 0)
 
     def test_before(self) -> None:
         """The client leaves, or is ended by a command, a deadline, or a stop."""
@@ -244,7 +246,7 @@ class CountedOnceTests(AdmittedCase):
         talk = self.converse()
         talk.says(LOGIN)
         self.assertCounted(0, 1)
-        self.assertEqual(self.counts.counter(b"new mail").total(0.0), 0)
+        self.assertEqual(self.counts.counter(b"new mail").count, 0)
         relay: Any = next(iter(talk.factory.connections))
         talk.transport.lose()
         self.assertCounted(0, 1)

@@ -13,7 +13,8 @@ from zope.interface.verify import verifyObject
 from mailgate.interfaces import IAdmission
 from mailgate.limits.admission import Admission, Ground
 from mailgate.limits.attempt import Block, Rule
-from mailgate.limits.counts import LocalCounts
+from mailgate.limits.counts import Counts
+from mailgate.limits.operators import Operators
 from mailgate.limits.policy import Access, ConnectionPolicy, Mode, Rate
 from mailgate.limits.rates import LocalRates
 from mailgate.login import Asked, Denial, Trouble
@@ -33,6 +34,7 @@ class FakeStore:
     """What an admission asks of the store of limits."""
 
     def __init__(self) -> None:
+        self.operators = Operators()
         self.blocked: set[str] = set()
         self.allowances: dict[str, int] = {}
 
@@ -51,7 +53,7 @@ class AdmissionCase(SynchronousTestCase):
 
     def setUp(self) -> None:
         self.store: Any = FakeStore()
-        self.counts, self.rates = LocalCounts(), LocalRates()
+        self.counts, self.rates = Counts(), LocalRates()
         self.now, self.random = 1000.0, 0.5
         self.told: list[tuple[str, str]] = []
         self.use(BARE)
@@ -73,18 +75,18 @@ class AdmissionCase(SynchronousTestCase):
     def arrives(self, host: str = ANN) -> Session:
         """Return a connection that is let in."""
         session = self.client(host)
-        self.assertIsNone(self.admission.arrived(session))
+        self.assertIsNone(self.admission.arrived(session, session.host))
         return session
 
     def refused(self, host: str = ANN) -> str:
         """Return the rule that refuses a connection, which then ends; empty if it is let in. It counts no more then."""
         session = self.client(host)
-        trouble = self.admission.arrived(session)
+        trouble = self.admission.arrived(session, session.host)
         if trouble is not None:
             self.assertIs(session.outcome, Outcome.LIMITED)
         session.conclude(Outcome.STOPPED)
         self.admission.left(session)
-        self.assertEqual(session.counted, 0)
+        self.assertIsNone(session.counted)
         return "" if trouble is None else session.reason
 
     def acceptedAs(self, session: Session, user: bytes) -> str:
@@ -104,8 +106,9 @@ class AdmissionCase(SynchronousTestCase):
         return {word: (row["count"], row["limit"]) for word, row in rows.items()}
 
     def assertNothingLeft(self) -> None:
-        self.assertEqual(self.counts._counts, {})
-        self.assertEqual(self.counts.counter(b"new imap").total(self.now), 0)
+        counts = self.counts
+        self.assertEqual((counts.numbers, counts.sessionsOf("imap")), ({}, {}))
+        self.assertEqual([counts.counter(key).count for key in (b"new imap", b"sessions imap")], [0, 0])
 
 
 class ArrivalTests(AdmissionCase):
@@ -116,10 +119,10 @@ class ArrivalTests(AdmissionCase):
         verifyObject(IAdmission, self.admission)
 
     def test_off(self) -> None:
-        """Without limits nothing is counted."""
+        """Without limits all are let in, and no counts are shown."""
         for _ in range(500):
-            self.assertEqual(self.arrives().counted, 0)
-        self.assertNothingLeft()
+            self.assertEqual(self.acceptedAs(self.arrives(), b"joe"), "")
+        self.assertEqual(self.shown(), dict.fromkeys(("server", "address", "user", "user_address"), (0, 0)))
         self.assertEqual(self.told, [])
 
     def test_access(self) -> None:
@@ -131,11 +134,12 @@ class ArrivalTests(AdmissionCase):
         self.assertEqual(self.refused("127.0.0.9"), "access")
         self.assertEqual(self.refused("::ffff:192.0.2.7"), "access")
         self.assertEqual([self.refused("198.51.100.7"), self.refused("unix:")], ["", ""])
-        self.assertEqual(self.admission.arrived(self.client()), Trouble.BLOCKED)
+        self.assertEqual(self.admission.arrived(self.client(), ANN), Trouble.BLOCKED)
 
     def test_block(self) -> None:
         """An operator's block refuses an address, also if it is exempt."""
         self.store.blocked = {ANN, "127.0.0.1"}
+        self.store.operators.isEmpty = False
         self.assertEqual([self.refused(), self.refused("::ffff:192.0.2.7"), self.refused("127.0.0.1")], ["block"] * 3)
         self.assertEqual(self.refused("192.0.2.8"), "")
         self.assertEqual(self.told, [("block", "refused")] * 3)
@@ -207,7 +211,6 @@ class ArrivalTests(AdmissionCase):
         for host in ("127.0.0.1", "::ffff:127.0.0.1", "unix:"):
             for _ in range(5):
                 session = self.arrives(host)
-                self.assertEqual(session.counted, 0)
                 self.assertIsNone(self.admission.shaken(session))
         self.assertEqual(self.told, [])
 
@@ -346,7 +349,7 @@ class SessionTests(AdmissionCase):
         self.assertEqual([self.acceptedAs(one, b"joe"), self.acceptedAs(two, b"JOE")], ["", ""])
         three = self.arrives()
         self.assertEqual(self.acceptedAs(three, b"joe"), "limit_conn user")
-        self.assertEqual(three.counted, 0)
+        self.assertEqual(self.shown()["user"], (2, 2))
         self.assertEqual(self.told, [("limit_conn user", "refused")])
         self.assertEqual(self.acceptedAs(three, b"ann"), "")
         self.admission.relaying(one)
@@ -390,12 +393,12 @@ class SessionTests(AdmissionCase):
         self.assertNothingLeft()
 
     def test_small(self) -> None:
-        """During the relay the record needs a small number alone, and is counted down as the user's session."""
+        """During the relay the record needs no memory for it: the name of the user is there anyway."""
         self.use(evolve(BARE, user=5, userAddress=5, server=5, address=5))
         session = self.arrives()
         self.acceptedAs(session, b"joe")
         self.admission.relaying(session)
-        self.assertLess(session.counted, 256)
+        self.assertIs(session.counted, session.user)
         self.assertEqual(self.shown()["user_address"], (1, 5))
         self.admission.left(session)
         self.assertNothingLeft()
@@ -453,7 +456,7 @@ class SessionTests(AdmissionCase):
         for event, number in events:
             if event == "a" and number not in sessions:
                 sessions[number] = self.client(f"192.0.2.{number % 3}")
-                self.admission.arrived(sessions[number])
+                self.admission.arrived(sessions[number], sessions[number].host)
             elif number in sessions and sessions[number].outcome is None and number not in relayed:
                 if event == "u":
                     self.acceptedAs(sessions[number], b"%d" % (number % 2 + sessions[number].attempts % 2))

@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.cells import CELLS, Cells
-from mailgate.limits.counts import LocalCounts
-from mailgate.limits.interfaces import ICounts
+from mailgate.limits.counts import Counts
 from mailgate.limits.sharedtables import COLUMNS, SharedTables, columnsFor
 
 ANN, JOE = b"address imap ann", b"address imap joe"
@@ -26,6 +25,36 @@ def blocksOf(tables: SharedTables) -> int:
     return os.fstat(tables.descriptor).st_blocks * 512
 
 
+class Worker:
+    """
+    What one process counts, with the limits of others in view.
+
+    @param counts: its counts.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+
+    def add(self, key: bytes, most: int | None = None) -> bool:
+        """Count one more, unless there are C{most} in all workers."""
+        if most is not None and self.of(key) >= most:
+            return False
+        self._change(key, 1)
+        return True
+
+    def drop(self, key: bytes) -> None:
+        self._change(key, -1)
+
+    def _change(self, key: bytes, change: int) -> None:
+        numbers = self.counts.numbers
+        numbers[key] = numbers.get(key, 0) + change
+        if self.counts.column is not None:
+            self.counts.column.show(key, change)
+
+    def of(self, key: bytes) -> int:
+        return self.counts.total(key, self.counts.numbers.get(key, 0))
+
+
 class TablesCase(SynchronousTestCase):
     """Has tables of two workers."""
 
@@ -33,6 +62,9 @@ class TablesCase(SynchronousTestCase):
         self.tables = SharedTables.made(2)
         self.addCleanup(os.close, self.tables.descriptor)
         self.addCleanup(self.tables.close)
+
+    def worker(self, column: int | None) -> Worker:
+        return Worker(self.tables.counts(column))
 
     def forked(self, act: Callable[[SharedTables], object]) -> None:
         """Do something in another process, with its own mapping of the memory."""
@@ -75,17 +107,16 @@ class CellsTests(SynchronousTestCase):
 class CountsTests(TablesCase):
     """What all counts do."""
 
-    def both(self) -> list[ICounts]:
-        return [LocalCounts(), self.tables.counts(0)]
+    def both(self) -> list[Worker]:
+        return [Worker(Counts()), self.worker(0)]
 
     def test_counts(self) -> None:
-        """Keys are counted apart, and never below 0."""
+        """Keys are counted apart."""
         for counts in self.both():
             self.assertTrue(counts.add(ANN))
             counts.add(ANN)
             counts.add(JOE)
             self.assertEqual((counts.of(ANN), counts.of(JOE), counts.of(b"other")), (2, 1, 0))
-            counts.drop(ANN)
             counts.drop(ANN)
             counts.drop(ANN)
             self.assertEqual((counts.of(ANN), counts.of(JOE)), (0, 1))
@@ -100,38 +131,28 @@ class CountsTests(TablesCase):
             self.assertTrue(counts.add(JOE, 1))
 
     def test_counter(self) -> None:
-        """The counter of a key is the same for all who ask for it, and is not the count of another key."""
-        for counts in self.both():
-            first, second = counts.counter(b"new"), counts.counter(b"new")
-            first.up()
-            second.up()
-            counts.counter(b"other").up()
-            self.assertEqual((first.total(1.0), second.total(1.0)), (2, 2))
-            first.down()
-            self.assertEqual(second.total(2.0), 1)
-
-    def test_nothingKept(self) -> None:
-        """A key whose count is 0 again takes no memory."""
-        for counts in self.both():
-            for number in range(100):
-                counts.add(b"%d" % number)
-            for number in range(100):
-                counts.drop(b"%d" % number)
-            self.assertEqual(getattr(counts, "_own", getattr(counts, "_counts", None)), {})
+        """The counter of a key, and the sessions of a server, are the same for all who ask for them."""
+        counts = Counts()
+        counts.counter(b"new").count += 1
+        counts.counter(b"other").count += 2
+        self.assertEqual((counts.counter(b"new").count, counts.counter(b"other").count), (1, 2))
+        counts.sessionsOf("imap")[b"joe"] = ["192.0.2.7:1"]
+        self.assertEqual((counts.sessionsOf("imap"), counts.sessionsOf("pop3")), ({b"joe": ["192.0.2.7:1"]}, {}))
 
     @settings(max_examples=50, deadline=None)
     @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), max_size=60))
     def test_exact(self, changes: list[tuple[bool, int]]) -> None:
         """The counts of one worker among few keys are those of a dict of numbers."""
         model = [0] * 4
-        for counts in (LocalCounts(), self.tables.counts(1)):
+        for counts in (Worker(Counts()), self.worker(1)):
             model = [0] * 4
             for isMore, key in changes:
                 if isMore:
                     counts.add(b"%d" % key)
-                else:
+                    model[key] += 1
+                elif model[key]:
                     counts.drop(b"%d" % key)
-                model[key] = max(0, model[key] + (1 if isMore else -1))
+                    model[key] -= 1
             self.assertEqual([counts.of(b"%d" % key) for key in range(4)], model)
         self.tables.clear(1)
 
@@ -144,23 +165,19 @@ class SharedTests(TablesCase):
         Each worker sees what all have. The column of one that has died is cleared, and leaves the others' as they are;
         another takes it. Workers of two generations count together.
         """
-        here = self.tables.counts(0)
+        here = self.worker(0)
         here.add(ANN)
-        here.counter(b"new").up()
 
         def worker(tables: SharedTables) -> None:
-            counts = tables.counts(1)
+            counts = Worker(tables.counts(1))
             for _ in range(5):
                 counts.add(ANN)
-            counts.counter(b"new").up()
             assert counts.of(ANN) == 6, counts.of(ANN)
-            assert counts.counter(b"new").total(0.0) == 2
             assert not counts.add(ANN, 6)
             # It dies and drops nothing.
 
         self.forked(worker)
         self.assertEqual((here.of(ANN), here.of(JOE)), (6, 0))
-        self.assertEqual(here.counter(b"new").total(100.0), 2)
         self.assertFalse(here.add(ANN, 6))
 
         def zygote(tables: SharedTables) -> None:
@@ -168,10 +185,9 @@ class SharedTests(TablesCase):
 
         self.forked(zygote)
         self.assertEqual(here.of(ANN), 1)
-        self.assertEqual(here.counter(b"new").total(200.0), 1)
 
         def next(tables: SharedTables) -> None:
-            old, new = tables.counts(1), tables.counts(2)
+            old, new = Worker(tables.counts(1)), Worker(tables.counts(2))
             old.add(ANN)
             new.add(ANN)
             assert (old.of(ANN), new.of(ANN)) == (3, 3)
@@ -185,7 +201,7 @@ class SharedTests(TablesCase):
 
     def test_neverTooLittle(self) -> None:
         """A count is at least what there is, however full the table; only few keys read more."""
-        workers = [self.tables.counts(column) for column in range(4)]
+        workers = [self.worker(column) for column in range(4)]
         keys = [b"%d" % number for number in range(8000)]
         for number, key in enumerate(keys):
             workers[number % 4].add(key)
@@ -195,7 +211,7 @@ class SharedTests(TablesCase):
 
     def test_cleared(self) -> None:
         """A worker whose column was cleared while it runs counts on, and takes nothing from others."""
-        one, other = self.tables.counts(0), self.tables.counts(1)
+        one, other = self.worker(0), self.worker(1)
         one.add(ANN)
         other.add(ANN)
         self.tables.clear(0)
@@ -207,7 +223,7 @@ class SharedTests(TablesCase):
 
     def test_clearedLimit(self) -> None:
         """A worker whose column was cleared knows nevertheless how many it has itself."""
-        one = self.tables.counts(0)
+        one = self.worker(0)
         one.add(ANN)
         one.add(ANN)
         self.tables.clear(0)
@@ -216,7 +232,7 @@ class SharedTests(TablesCase):
 
     def test_large(self) -> None:
         """A number that no cell can hold is counted by its worker, and goes back to 0."""
-        one, other = self.tables.counts(0), self.tables.counts(1)
+        one, other = self.worker(0), self.worker(1)
         for _ in range(65540):
             one.add(ANN)
         self.assertEqual((one.of(ANN), other.of(ANN)), (65540, 65535))
@@ -227,18 +243,18 @@ class SharedTests(TablesCase):
     def test_sparse(self) -> None:
         """Memory is taken for what is written alone, also when columns are cleared."""
         self.assertLess(blocksOf(self.tables), 20000)
-        counts = self.tables.counts(0)
+        counts = self.worker(0)
         counts.add(ANN)
         for column in range(self.tables.columns):
             self.tables.clear(column)
         self.assertLess(blocksOf(self.tables), 40000)
-        self.assertEqual(self.tables.counts(1).of(ANN), 0)
+        self.assertEqual(self.worker(1).of(ANN), 0)
 
     def test_noColumn(self) -> None:
         """A worker without a column counts for itself alone."""
-        alone = self.tables.counts(None)
+        alone = self.worker(None)
         alone.add(ANN)
-        self.assertEqual((alone.of(ANN), self.tables.counts(0).of(ANN)), (1, 0))
+        self.assertEqual((alone.of(ANN), self.worker(0).of(ANN)), (1, 0))
 
     def test_columns(self) -> None:
         """There are columns for three generations."""

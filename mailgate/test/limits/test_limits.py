@@ -5,7 +5,7 @@ Tests for L{mailgate.limits.limits}: which limits the servers of a gateway have,
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
@@ -14,11 +14,13 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.config import GatewaySettings, parse
 from mailgate.keeper.service import KeeperService
 from mailgate.limits.attempt import Attempt, Result
+from mailgate.limits.interfaces import ILimitStore
 from mailgate.limits.limits import Limits
 from mailgate.limits.settings import LimitSettings
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.service import Gateway, ProcessState
 from mailgate.session import Session
+from mailgate.test.support.loginguards import ScriptedStore
 from mailgate.testing import requestFor
 
 OFF = "limit_conn = off\nlimit_req = off\nlimit_early_drop = off\nlimit_login = off\n"
@@ -55,14 +57,14 @@ class LimitsTests(SynchronousTestCase):
         request = requestFor("imap", credentials=Credentials(Method.PLAIN, b"joe", b"sesame"))
         found = []
         for tagKey, runKey in ((None, b"1"), (None, b"2"), (b"shared", b"1"), (b"shared", b"2")):
-            limits = Limits()
-            limits.tagKey = tagKey
+            limits, store = Limits(), ScriptedStore()
+            limits.tagKey, limits.store = tagKey, cast(ILimitStore, store)
             _, guard = limits.of(own, self.telling, clock, runKey * 32)
             assert guard is not None
             session = Session("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
             begun: Any = guard.begin(request, session, lambda seconds: None)
             guard.ended(begun, Denial(Trouble.DENIED))
-            attempt = begun[0]
+            ((attempt, _, _),) = store.records
             found.append(attempt.tag)
         self.assertEqual([found.index(tag) for tag in found], [0, 1, 2, 2])
 

@@ -16,7 +16,7 @@ from mailgate.backend.coroutine import Task
 from mailgate.config import parse
 from mailgate.limits.admission import Admission, Ground
 from mailgate.limits.attempt import Attempt, Result
-from mailgate.limits.counts import LocalCounts
+from mailgate.limits.counts import Counts
 from mailgate.limits.defence import Defence
 from mailgate.limits.loginguard import LoginGuard
 from mailgate.limits.rates import LocalRates
@@ -68,7 +68,7 @@ class Server:
         if state is not None:
             self.defence.restore(state)
         policy, telling = limits.connectionPolicy(), Telling(Journal(), LogLevel.info, watch)
-        ground = Ground(LocalCounts(), LocalRates(), self.defence, clock.seconds, chance)
+        ground = Ground(Counts(), LocalRates(), self.defence, clock.seconds, chance)
         sources = Sources("imap", common.prefixes, policy.exempt, policy.access)
         self.admission = Admission("imap", policy, sources, ground, telling.acted)
         self.guard = LoginGuard(self.defence, policy, sources, limits.loginMode, clock, bytes(32), telling)
@@ -86,7 +86,7 @@ class Server:
     def connect(self, host: str) -> Session | None:
         """A connection with TLS. L{None} if it is refused."""
         session = Session("imap", "0.0.0.0:993", f"{host}:40123", self.clock.seconds())
-        if self.admission.arrived(session) is None and self.admission.shaken(session) is None:
+        if self.admission.arrived(session, session.host) is None and self.admission.shaken(session) is None:
             return session
         session.conclude(Outcome.LIMITED)
         self.admission.left(session)

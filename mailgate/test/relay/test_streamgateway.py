@@ -132,8 +132,8 @@ class GatewayTests(TestCase):
         (relay,) = self.gateway.connections
         session = relay.session
         own = [relay, relay._client, relay._backend, session, session.client, session.user, session.started]
-        # What it counts for in limits is one of the small numbers that exist once.
-        self.assertLess(session.counted, 256)
+        # What it counts for in limits is the name of the user.
+        self.assertIs(session.counted, session.user)
         own += [relay.tick, relay._active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
         self.assertLess(sum(map(sys.getsizeof, own)), 855)
         # Sessions share equal values.

@@ -18,6 +18,17 @@ __all__ = ["NOW", "StandInLimits"]
 NOW = 1_800_000_000.0
 
 
+class _Operators:
+    """The part of L{mailgate.limits.operators.Operators} that says whether there are any blocks."""
+
+    def __init__(self, limits: StandInLimits) -> None:
+        self._limits = limits
+
+    @property
+    def isEmpty(self) -> bool:
+        return not self._limits.held
+
+
 class StandInLimits:
     """
     Keeps blocks in a list.
@@ -38,6 +49,10 @@ class StandInLimits:
         self.changed: Callable[[Any], object] = lambda row: None
         self.happened: Callable[[Rule, str, str], object] = lambda rule, thing, words: None
         self._number = 0
+        self.operators: Any = _Operators(self)
+
+    def passes(self, attempt: Attempt) -> None:
+        return None
 
     def check(self, attempt: Attempt, ticket: int = 0, owner: str = "") -> Verdict:
         return GO

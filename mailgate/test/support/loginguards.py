@@ -15,6 +15,7 @@ from mailgate.frontend.protocol import MailProtocol
 from mailgate.interfaces import IAdmission, IWatch
 from mailgate.limits.attempt import Action, Attempt, Result, Rule, Verdict
 from mailgate.limits.loginguard import REFUSED_AFTER, LoginGuard
+from mailgate.limits.operators import Operators
 from mailgate.limits.policy import ConnectionPolicy, Mode, Prefixes
 from mailgate.limits.sources import Sources
 from mailgate.limits.telling import Telling
@@ -53,6 +54,10 @@ class ScriptedStore:
         self.checks: list[tuple[Attempt, int]] = []
         self.records: list[tuple[Attempt, int, Result]] = []
         self._last = 100
+        self.operators = Operators()
+
+    def passes(self, attempt: Attempt) -> None:
+        return None
 
     def check(self, attempt: Attempt, ticket: int = 0) -> Verdict | Deferred[Verdict]:
         self.checks.append((attempt, ticket))
@@ -83,7 +88,7 @@ class FakeAdmission:
         self._most = most
         self.users: list[bytes] = []
 
-    def arrived(self, session: Session) -> Trouble | None:
+    def arrived(self, session: Session, host: str) -> Trouble | None:
         return None
 
     def shaken(self, session: Session) -> Trouble | None:

@@ -60,9 +60,12 @@ class TablesTests(SynchronousTestCase):
         self.assertNotIn(taken, others)
         memory = SharedTables(self.tables.descriptors[TABLES])
         self.addCleanup(memory.close)
-        memory.counts(taken).add(b"a")
+        column, other = memory.counts(taken).column, memory.counts(0).column
+        assert column is not None and other is not None
+        column.show(b"a", 1)
+        self.assertEqual(other.others(b"a"), 1)
         self.tables.clear(taken)
-        self.assertEqual(memory.counts(0).of(b"a"), 0)
+        self.assertEqual(other.others(b"a"), 0)
         self.assertEqual(self.generation(1)[1], (taken,))
         # Where an orphan cannot be watched, no other gets its column.
         self.tables.clear(taken, isFree=False)
