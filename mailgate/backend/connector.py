@@ -149,7 +149,7 @@ class Connector:
         client.logsIn = login.method != "none"
         session, watch = tries.session, self._watch
         # With a watch TCP says how long it took to connect, which costs less than a further event.
-        client.isTimed = (watch is None and session.stopwatch is not None) or session.debugging is not None
+        client.isTimed = (watch is None and session.readings is not None) or session.debugging is not None
         client.isWatched = watch is not None
         client.reactor = self._reactor
         enter, steps = session.enter, None

@@ -18,8 +18,6 @@ from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
 
-_CONNECT, _LOGIN = Phase.CONNECT.place, Phase.BACKEND_LOGIN.place
-
 PAUSE = 1.0
 """Seconds until a server that is alone is tried again, as in Dovecot."""
 
@@ -66,8 +64,8 @@ class Tries:
     isServed = False
     staying: Staying | None = None
     allotted = rest = waited = 0.0
-    _began = _deadline = _since = _spent = 0.0
-    _servers = _repeats = _failedLogins = 0
+    _began = _deadline = _since = 0.0
+    _servers = _repeats = _failedLogins = _reading = 0
     _mayPass = False
     failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
 
@@ -91,10 +89,10 @@ class Tries:
     def begin(self, place: Place) -> None:
         """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
         self._since = now = self._now()
-        retry, stopwatch = place.retry, self.session.stopwatch
-        if stopwatch is not None:
-            # The client's earlier logins, and earlier attempts.
-            self._spent = stopwatch.seconds[_CONNECT]
+        retry, readings = place.retry, self.session.readings
+        if readings is not None:
+            # The next reading is that of the connection.
+            self._reading = len(readings) + 1
         if self._servers:
             left = max(0.0, self._deadline - now)
             if not self._repeats:
@@ -116,15 +114,14 @@ class Tries:
         @param client: the attempt.
         """
         session, seconds = self.session, self._now() - self._since
-        stopwatch = session.stopwatch
-        if session.phase is Phase.CONNECT or stopwatch is None:
+        readings = session.readings
+        if session.phase is Phase.CONNECT or readings is None:
             return None, seconds
-        spent = stopwatch.seconds
-        connected, handshake = spent[_CONNECT] - self._spent, client.handshake
+        connected: float = readings[self._reading] - self._since
+        handshake = client.handshake
         if handshake is not None and handshake < connected:
             # The connection was noticed with the backend's greeting, which is part of the login.
-            spent[_CONNECT] -= connected - handshake
-            spent[_LOGIN] += connected - handshake
+            readings[self._reading] = self._since + handshake
             connected = handshake
         return connected, seconds
 

@@ -31,7 +31,7 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
-from mailgate.session import FollowedSession, Phase, Session, Stopwatch
+from mailgate.session import FollowedSession, Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
@@ -149,6 +149,8 @@ class ProxyServerFactory(Factory):
         isTimed = journal.wantsInfo or watch is not None
         self.phaseClock: Callable[[], float] | None = clock.seconds if isTimed else None
         """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
+        self.settlesTimes = not getattr(watch, "settlesTimes", False)
+        """Whether the times of a session are settled when its relay begins. Otherwise C{watch} does that later."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """One bound method for all relays: each access to L{ended} would make a new object."""
 
@@ -168,8 +170,8 @@ class ProxyServerFactory(Factory):
             session.debugging = self.journal.debugging
         elif self.journal.wantsDebug:
             session.debugging = self.journal
-        if session.debugging is not None and session.stopwatch is None:
-            session.stopwatch = Stopwatch(self.clock.seconds, session.started)
+        if session.debugging is not None and session.readings is None:
+            session.readings = [self.clock.seconds, Phase.ACCEPT, session.started]
         if self._isTraced:
             session.trace = trace or self.randomness(16).hex()
 

@@ -31,7 +31,6 @@ def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
     factory, session = server.factory, server.session
     server.patience.stop()
     session.enter(Phase.RELAY)
-    session.settleTimes()
     if server.journal.wantsInfo:
         _logLoggedIn(server.journal, session)
     if factory.watch is not None:
@@ -54,6 +53,8 @@ def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
         defect(factory.journal, session, "the relay failed", Failure())
         session.conclude(Outcome.INTERNAL)
         relay.abort()
+    if session.readings is not None and factory.settlesTimes:
+        session.settleTimes()
 
 
 def _logLoggedIn(journal: Journal, session: Session) -> None:

@@ -86,6 +86,14 @@ class _Story:
             return None
         return cls(at, user[:_LONGEST_TEXT].casefold(), story["kind"] == "login", text)
 
+    @classmethod
+    def own(cls, story: Mapping[str, Any]) -> _Story | None:
+        """Return a story that this process has made; L{None} if it is too long."""
+        text = _write(story)
+        if len(text) > _LONGEST_STORY:
+            return None
+        return cls(story["at"], story["user"].casefold(), story["kind"] == "login", text)
+
 
 class Recent:
     """
@@ -115,14 +123,15 @@ class Recent:
         if not self._mostUsers:
             self._latest.clear()
 
-    def add(self, stories: Iterable[Any]) -> None:
+    def add(self, stories: Iterable[Any], areOwn: bool = False) -> None:
         """
         Keep further stories.
 
         @param stories: the stories, the earliest first. Those that are not valid are ignored.
+        @param areOwn: whether this process has made them (L{mailgate.watch.stories}), so that all are valid.
         """
         if self._mostUsers:
-            for story in map(_Story.of, stories):
+            for story in map(_Story.own if areOwn else _Story.of, stories):
                 if story is not None:
                     self._keep(story)
 

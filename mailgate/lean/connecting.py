@@ -7,7 +7,9 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from socket import IPPROTO_TCP, SOCK_STREAM, TCP_INFO, SocketType
 from struct import Struct
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -53,6 +55,8 @@ class Destination:
 
 _INFO = Struct("=68xI28xI")
 """C{tcpi_rtt}, in microseconds, and C{tcpi_total_retrans} of Linux's C{struct tcp_info}."""
+
+_readInfo, _INFO_SIZE = _INFO.unpack, _INFO.size
 
 _ESTABLISHED = frozenset((errno.ECONNRESET, errno.EPIPE))
 """Errors that only an established connection has: the peer has reset it. An attempt that a reset ends is refused."""
@@ -211,15 +215,15 @@ class Outgoing(StreamTransport):
         if self.family == socket.AF_UNIX:
             return 0.0
         # As _ask, which costs two calls more.
-        borrowed = socket.SocketType(self.family, socket.SOCK_STREAM, 0, self.fd)
+        borrowed = SocketType(self.family, SOCK_STREAM, 0, self.fd)
         try:
-            info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        except OSError:
+            roundTrip, retransmissions = _readInfo(borrowed.getsockopt(IPPROTO_TCP, TCP_INFO, _INFO_SIZE))
+        except (OSError, StructError):
+            # The system does not know it, or knows less.
             return None
         finally:
             borrowed.detach()
         # After a lost packet TCP cannot measure: the time that has passed is the truth then.
-        roundTrip, retransmissions = _INFO.unpack(info) if len(info) == _INFO.size else (0, 1)
         return None if retransmissions else roundTrip / 1e6
 
     def failed(self, failure: Failure) -> None:
