@@ -113,15 +113,15 @@ class Tries:
 
         @param client: the attempt.
         """
-        session, seconds = self.session, self._now() - self._since
-        readings = session.readings
+        session, since = self.session, self._since
+        seconds, readings = self._now() - since, session.readings
         if session.phase is Phase.CONNECT or readings is None:
             return None, seconds
-        connected: float = readings[self._reading] - self._since
+        connected: float = readings[self._reading] - since
         handshake = client.handshake
         if handshake is not None and handshake < connected:
             # The connection was noticed with the backend's greeting, which is part of the login.
-            readings[self._reading] = self._since + handshake
+            readings[self._reading] = since + handshake
             connected = handshake
         return connected, seconds
 

@@ -179,12 +179,12 @@ class ProxyServerFactory(Factory):
         """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""
         self.connections.add(connection)
         self.places.taken += 1
-        watch = self.watch
+        session = connection.session
         # Behind a PROXY header the dialogue goes on in the phase of the header.
-        if watch is not None and connection.session.phase is Phase.ACCEPT:
-            watch.began(connection.session)
-        if connection.session.debugging is not None:
-            connection.session.step(BEGUN)
+        if self.watch is not None and session.phase is Phase.ACCEPT:
+            self.watch.began(session)
+        if session.debugging is not None:
+            session.step(BEGUN)
 
     def handedOver(self, connection: IConnection) -> None:
         """Remove C{connection}: another object for the same client replaces it and calls L{began}."""

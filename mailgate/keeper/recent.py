@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define
 
 from mailgate.system.fields import checkDepth
 
@@ -46,10 +46,10 @@ _TYPES: Mapping[Any, Any] = {
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 
 
-@frozen
+@define
 class _Story:
     """
-    One story. As text it takes a third of the memory, and is ready for a successor.
+    One story. As text it takes a third of the memory, and is ready for a successor. It does not change.
 
     @ivar at: the time of the end, RFC 3339.
     @ivar user: the user name, in lower case.

@@ -7,15 +7,19 @@ connection.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, starmap
-from operator import add, sub
+from operator import add, attrgetter, itemgetter, sub
 
 from mailgate.session import SETTLED, TIMED, Phase, Session
 from mailgate.watch.metrics import word
 from mailgate.watch.tally import Tally
 
 __all__ = ["lengths", "settle"]
+
+_readingsOf, _startedOf = attrgetter("readings"), attrgetter("started")
+_momentsOf = itemgetter(slice(2, None, 2))
+_NO_TIMES = SETTLED.pack(*[0.0] * len(TIMED))
 
 _EXPORTED = {phase: word(phase) for phase in TIMED if phase is not Phase.GREETING}
 
@@ -36,7 +40,7 @@ def settle(tally: Tally, protocol: str, sessions: Iterable[Session]) -> None:
         if type(readings) is list:
             together[tuple(readings[1::2])].append(session)
     for phases, alike in together.items():
-        stays = _stays(phases, [*chain.from_iterable([session.readings[2::2] for session in alike])])
+        stays = _stays(phases, [*chain.from_iterable(map(_momentsOf, map(_readingsOf, alike)))])
         for phase, seconds in stays.items():
             spent = [*filter(None, seconds)]
             if spent and phase in _EXPORTED:
@@ -58,13 +62,13 @@ def _stays(phases: tuple[Phase, ...], moments: Sequence[float]) -> dict[Phase, l
     return stays
 
 
-def lengths(sessions: Iterable[Session], ends: Iterable[float]) -> Iterator[float]:
+def lengths(sessions: Sequence[Session], ends: Iterable[float]) -> list[float]:
     """
-    Yield for how many seconds each of some sessions was relayed.
+    Return for how many seconds each of some sessions was relayed.
 
-    @param sessions: the records.
+    @param sessions: the records, settled unless they are not measured.
     @param ends: the times of their ends.
     """
-    for session, end in zip(sessions, ends, strict=True):
-        times = session.readings
-        yield end - session.started - (sum(SETTLED.unpack(times)) if type(times) is bytes else 0.0)
+    times = [each if type(each) is bytes else _NO_TIMES for each in map(_readingsOf, sessions)]
+    logins = map(sum, map(SETTLED.unpack, times))
+    return [*map(sub, map(sub, ends, map(_startedOf, sessions)), logins)]

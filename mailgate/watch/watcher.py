@@ -42,6 +42,8 @@ MOST_CIPHERS = 20
 MOST_WAITING = 64
 """Ends of connections of one protocol that wait until they are counted together, with all other events."""
 
+_MOST_VALUES = 2 * MOST_WAITING
+
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
 _OUTCOMES: dict[Outcome | None, str] = {None: OTHER, **{outcome: word(outcome) for outcome in Outcome}}
@@ -186,7 +188,7 @@ class Watcher:
         areRelays = [*map(_isRelay, map(_reachedOf, sessions))]
         relays = [*compress(sessions, areRelays)]
         if relays:
-            seconds = [*lengths(relays, compress(moments, areRelays))]
+            seconds = lengths(relays, compress(moments, areRelays))
             self.tally.observeAll("mailgate_session_seconds", (protocol,), seconds)
             count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, relays)))
             count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, relays)))
@@ -248,7 +250,7 @@ class Watcher:
         ends += session, self._clock.seconds()
         if self.feed is not None and session.reached is Phase.RELAY:
             self.feed.ended(session)
-        if len(ends) >= 2 * MOST_WAITING:
+        if len(ends) >= _MOST_VALUES:
             self._fold()
 
     # Reports.
