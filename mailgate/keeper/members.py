@@ -103,8 +103,9 @@ class LocalMember:
         self._send(self._reporter.totals())
 
     def _send(self, totals: Totals) -> None:
-        changed, self._last = changes(self._last, totals), totals
+        changed = changes(self._last, totals)
         self._keeper.reported(self, changed, self._view.watcher.takeStories(), isOwn=True)
+        self._last = totals
 
     def _looked(self, answered: Deferred[Collected]) -> None:
         self._send(self._reporter.totals())
@@ -163,6 +164,8 @@ class LocalMember:
         """Stop answering: what is asked now is answered at its deadline."""
         self._answering.pause()
         self._feed.detached(self)
+        # After another start it reports all.
+        self._last = {}
 
 
 class LinkedMember:
