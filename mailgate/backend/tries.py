@@ -65,7 +65,7 @@ class Tries:
     staying: Staying | None = None
     allotted = rest = waited = 0.0
     _began = _deadline = _since = 0.0
-    _servers = _repeats = _failedLogins = _reading = 0
+    _servers = _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
 
@@ -89,10 +89,7 @@ class Tries:
     def begin(self, place: Place) -> None:
         """Begin an attempt at C{place}: set C{allotted} to the time for its greeting, and C{rest}."""
         self._since = now = self._now()
-        retry, readings = place.retry, self.session.readings
-        if readings is not None:
-            # The next reading is that of the connection.
-            self._reading = len(readings) + 1
+        retry = place.retry
         if self._servers:
             left = max(0.0, self._deadline - now)
             if not self._repeats:
@@ -113,15 +110,19 @@ class Tries:
 
         @param client: the attempt.
         """
-        session, since = self.session, self._since
-        seconds, readings = self._now() - since, session.readings
-        if session.phase is Phase.CONNECT or readings is None:
+        seconds, readings = self._now() - self._since, self.session.readings
+        if readings is None:
             return None, seconds
-        connected: float = readings[self._reading] - since
+        # From the end: those of earlier attempts and logins do not count.
+        connecting = -readings[::-1].index(Phase.CONNECT)
+        if connecting == -1:
+            return None, seconds
+        began = readings[connecting]
+        connected: float = readings[connecting + 2] - began
         handshake = client.handshake
         if handshake is not None and handshake < connected:
             # The connection was noticed with the backend's greeting, which is part of the login.
-            readings[self._reading] = since + handshake
+            readings[connecting + 2] = began + handshake
             connected = handshake
         return connected, seconds
 
