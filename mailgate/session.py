@@ -5,7 +5,7 @@ The record of one connection: its phase, its outcome, and what the log line at i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
 from itertools import chain, count
 from struct import Struct
@@ -18,6 +18,7 @@ from mailgate.log.journal import Journal, printable
 from mailgate.login import Asked, Method, TLSState
 
 __all__ = [
+    "SETTLED",
     "TIMED",
     "TRANSITIONS",
     "FollowedSession",
@@ -27,7 +28,6 @@ __all__ = [
     "Phase",
     "Session",
     "SessionIds",
-    "Stopwatch",
     "sessionIds",
 ]
 
@@ -100,13 +100,13 @@ class Phase(Enum):
     RELAY = "relay"
     END = "end"
 
+    # That of Enum is Python code. Members are equal only to themselves.
+    __hash__ = object.__hash__
+
 
 for _place, _phase in enumerate(Phase):
-    # Attributes are faster than a dict or a set of members: Enum.__hash__ is Python code.
     _phase.place = _place
     _phase.listens = _phase in (Phase.COMMAND, Phase.CHALLENGE)
-
-_PHASES = len(Phase)
 
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
@@ -135,19 +135,24 @@ The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN. The log has t
 COMMAND includes CHALLENGE.
 """
 
-_SETTLED = Struct("8f")
+SETTLED = Struct("8f")
 """The same times in seconds, in the form that a session keeps during its relay. A text would need twice the memory."""
 
 TIMED = (
     *(Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.AUTH, Phase.CONNECT),
     *(Phase.BACKEND_TLS, Phase.BACKEND_LOGIN),
 )
-"""The phases of L{Session.spent}."""
+"""The phases of L{Session.spent}. COMMAND includes CHALLENGE."""
 
 
-def _notNegative(spent: tuple[float, ...]) -> tuple[float, ...]:
-    """Return times without those that are negative because the system's clock was set back."""
-    return spent if min(spent) >= 0 else tuple([max(0.0, seconds) for seconds in spent])
+def _stays(readings: Sequence[Any]) -> dict[Phase, float]:
+    """Return the seconds in each phase. COMMAND includes CHALLENGE, and the current phase does not count."""
+    stays: dict[Phase, float] = {}
+    for phase, began, ended in zip(readings[1::2], readings[2::2], readings[4::2], strict=False):
+        stays[phase] = ended - began + stays[phase] if phase in stays else ended - began
+    if Phase.CHALLENGE in stays:
+        stays[Phase.COMMAND] = stays.get(Phase.COMMAND, 0.0) + stays.pop(Phase.CHALLENGE)
+    return stays
 
 
 def _inWords(spent: tuple[float, ...]) -> str:
@@ -181,36 +186,8 @@ class Outcome(Enum):
     STOPPED = "gateway stopped"
     INTERNAL = "internal error"
 
-
-class Stopwatch:
-    """
-    Measures how long a connection is in each phase. C{str} of it has the milliseconds: C{proxy=0.1 tls=3.2 …}.
-
-    @ivar clock: returns the time in seconds.
-    @ivar since: the time at which the current phase began.
-    @ivar seconds: the seconds in each phase, by its C{place}. The current phase does not count.
-    """
-
-    __slots__ = ("clock", "seconds", "since")
-
-    def __init__(self, clock: Callable[[], float], since: float) -> None:
-        self.clock = clock
-        self.since = since
-        self.seconds = [0.0] * _PHASES
-
-    @property
-    def spent(self) -> tuple[float, ...]:
-        """The seconds in each phase of L{TIMED}; COMMAND includes CHALLENGE. The current phase does not count."""
-        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self.seconds
-        return _notNegative((proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login))
-
-    def settled(self) -> bytes:
-        """Return C{spent} in the form that a session keeps during its relay. Each login needs it."""
-        _, proxy, tls, greeting, command, challenge, auth, connect, backendTLS, login, _, _ = self.seconds
-        return _SETTLED.pack(proxy, tls, greeting, command + challenge, auth, connect, backendTLS, login)
-
-    def __str__(self) -> str:
-        return _inWords(self.spent)
+    # As that of L{Phase}.
+    __hash__ = object.__hash__
 
 
 class IDelay(Protocol):
@@ -266,6 +243,8 @@ class Session:
     @ivar reason: more about the C{outcome}, in the gateway's own words. May be empty.
     @ivar id: a unique id from L{sessionIds}.
     @ivar method: the method of the last login; L{None} before the first.
+    @ivar readings: a list of the clock, and then of each phase with the time at which it began: they are added up only
+        when the times are needed. L{None} if nothing needs them; after L{settleTimes} the times, packed.
     @ivar place: counts the session at its backend, in a group; L{leave} ends that.
     @ivar counted: what the connection counts for in the limits, as L{mailgate.limits.admission.Admission} notes it;
         during the relay it is the canonical name of the user. L{None}: nothing.
@@ -293,7 +272,7 @@ class Session:
     reason: str = ""
     id: str = "-"
     method: Method | None = None
-    _timing: Stopwatch | bytes | None = field(default=None, alias="stopwatch", repr=False, eq=False)
+    readings: Any = field(default=None, repr=False, eq=False)
     place: ICounted | None = field(default=None, repr=False, eq=False)
     counted: Any = field(default=None, repr=False, eq=False)
     asked: Asked | None = field(default=None, repr=False, eq=False)
@@ -308,14 +287,29 @@ class Session:
 
         @param phase: the new phase. C{END} does not change C{reached}.
         """
-        stopwatch = self._timing
-        if type(stopwatch) is Stopwatch:
-            now = stopwatch.clock()
-            stopwatch.seconds[self.phase.place] += now - stopwatch.since
-            stopwatch.since = now
         self.phase = phase
-        if phase is not Phase.END:
-            self.reached = phase
+        readings = self.readings
+        if phase is Phase.END:
+            if type(readings) is list:
+                readings += phase, readings[0]()
+            return
+        self.reached = phase
+        # They are not packed: no phase but END follows the relay.
+        if readings is not None:
+            readings += phase, readings[0]()
+
+    def enterAgain(self) -> None:
+        """Enter the phase COMMAND after a login or an exchange that has failed. A client may do that very often."""
+        self.enter(Phase.COMMAND)
+        readings = self.readings
+        if readings is not None:
+            # As if the connection had been in each phase once.
+            moment = readings[2]
+            once = readings[:1]
+            for phase, seconds in _stays(readings).items():
+                once += phase, moment
+                moment += seconds
+            self.readings = [*once, *readings[-2:]]
 
     def goOnFrom(self, before: Session) -> None:
         """
@@ -324,7 +318,7 @@ class Session:
         @param before: the previous record, whose phase, times and limit this one takes over.
         """
         self.phase, self.reached, self.expires = before.phase, before.reached, before.expires
-        self.stopwatch = before.stopwatch or self.stopwatch
+        self.readings = before.readings or self.readings
 
     def step(self, format: str, **fields: Any) -> None:
         """
@@ -358,35 +352,28 @@ class Session:
 
     def settleTimes(self) -> None:
         """Stop measuring, and keep the times in a short form. A relay may last for days, and needs less memory so."""
-        if self.stopwatch is not None:
-            self._timing = self.stopwatch.settled()
+        if type(self.readings) is list:
+            stays = _stays(self.readings)
+            self.readings = SETTLED.pack(*[stays.get(phase, 0.0) for phase in TIMED])
 
-    @property
-    def stopwatch(self) -> Stopwatch | None:
-        """Measures the phases before the relay; L{None} if the log does not need the times, or after L{settleTimes}."""
-        timing = self._timing
-        return timing if type(timing) is Stopwatch else None
-
-    @stopwatch.setter
-    def stopwatch(self, stopwatch: Stopwatch | None) -> None:
-        self._timing = stopwatch
-
-    @property
-    def settled(self) -> bytes:
-        """What C{stopwatch} has measured, packed, once L{settleTimes} was called. Before that it is empty."""
-        timing = self._timing
-        return timing if type(timing) is bytes else b""
+    def stays(self) -> Mapping[Phase, float]:
+        """
+        Return the seconds that the connection was in each phase. Several stays in a phase are added up. It is empty if
+        the times are not measured.
+        """
+        readings = self.readings
+        if type(readings) is list:
+            return _stays(readings)
+        return {} if readings is None else dict(zip(TIMED, SETTLED.unpack(readings), strict=True))
 
     @property
     def spent(self) -> tuple[float, ...] | None:
-        """
-        The seconds that the connection was in each phase of L{TIMED}. Several stays in a phase are added up. L{None} if
-        the times are not measured.
-        """
-        if self.stopwatch is not None:
-            return self.stopwatch.spent
-        settled = self.settled
-        return _notNegative(_SETTLED.unpack(settled)) if settled else None
+        """The seconds that the connection was in each phase of L{TIMED}; L{None} if the times are not measured."""
+        if self.readings is None:
+            return None
+        stays = self.stays()
+        # They are negative if the system's clock was set back.
+        return tuple([max(0.0, stays.get(phase, 0.0)) for phase in TIMED])
 
     @property
     def times(self) -> str:

@@ -99,7 +99,7 @@ class ProxyClient(Lines):
     """
 
     handshake: float | None = None
-    """The seconds in which the system connected, if the stopwatch of the session does not know them."""
+    """The seconds in which the system connected, if the readings of the session do not say."""
 
     reactor: Any = None
     """The reactor, whose threads compute what takes long; L{None} to compute it at once."""
@@ -383,9 +383,8 @@ class ProxyClient(Lines):
         if version != "off":
             self.transport.write(headerFor(self._client or self._ourselves(), version))
         self._enter(Phase.BACKEND_LOGIN)
-        if self.isWatched:
-            measure = getattr(self.transport, "handshakeTime", None)
-            self.handshake = None if measure is None else measure()
+        if self.isWatched and hasattr(self.transport, "handshakeTime"):
+            self.handshake = self.transport.handshakeTime()
         if self._awaitsConnection:
             self.notify()
 

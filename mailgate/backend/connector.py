@@ -158,7 +158,7 @@ class Connector:
         if self._watch is not None:
             # TCP says how long it took to connect, which costs less than a further event.
             client.isWatched = True
-        elif session.stopwatch is not None:
+        elif session.readings is not None:
             client.isTimed = True
         if session.debugging is not None:
             client.isTimed = True

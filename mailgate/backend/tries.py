@@ -19,8 +19,6 @@ from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
 
-_CONNECT, _LOGIN = Phase.CONNECT.place, Phase.BACKEND_LOGIN.place
-
 PAUSE = 1.0
 """Seconds until a server that is alone is tried again, as in Dovecot."""
 
@@ -72,7 +70,7 @@ class Tries:
     waited = due = deadline = 0.0
     tick = 0
     client: ProxyClient
-    _began = _since = _spent = 0.0
+    _began = _since = 0.0
     _servers = _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
@@ -108,16 +106,10 @@ class Tries:
             self._began = now
             self.deadline = now + place.wholeLogin
             self._servers = 1
-            hasSpent = self.session.attempts > 1
         else:
-            hasSpent = True
             self.deadline = max(now, self.deadline)
             if not self._repeats:
                 self._servers += 1
-        if hasSpent:
-            stopwatch = self.session.stopwatch
-            # What the client's earlier logins took, and earlier attempts.
-            self._spent = 0.0 if stopwatch is None else stopwatch.seconds[_CONNECT]
         due = now + place.attempt
         if due > self.deadline:
             due = self.deadline
@@ -140,16 +132,19 @@ class Tries:
 
         @param client: the attempt.
         """
-        session, seconds = self.session, self.deadlines.seconds() - self._since
-        stopwatch = session.stopwatch
-        if session.phase is Phase.CONNECT or stopwatch is None:
+        seconds, readings = self.deadlines.seconds() - self._since, self.session.readings
+        if readings is None:
             return None, seconds
-        spent = stopwatch.seconds
-        connected, handshake = spent[_CONNECT] - self._spent, client.handshake
+        # From the end: those of earlier attempts and logins do not count.
+        connecting = -readings[::-1].index(Phase.CONNECT)
+        if connecting == -1:
+            return None, seconds
+        began = readings[connecting]
+        connected: float = readings[connecting + 2] - began
+        handshake = client.handshake
         if handshake is not None and handshake < connected:
             # The connection was noticed with the backend's greeting, which is part of the login.
-            spent[_CONNECT] -= connected - handshake
-            spent[_LOGIN] += connected - handshake
+            readings[connecting + 2] = began + handshake
             connected = handshake
         return connected, seconds
 

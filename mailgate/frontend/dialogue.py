@@ -51,7 +51,7 @@ from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Session
 from mailgate.tls.server import describeTLS, isResumed
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class ProxyServer(Hooks, RelayedProtocol):
             peerName(host, port),
             started,
             id=next(factory.sessionIds) if before is None else before.id,
-            stopwatch=None if factory.phaseClock is None else Stopwatch(factory.phaseClock, started),
+            readings=None if factory.phaseClock is None else [factory.phaseClock, Phase.ACCEPT, started],
         )
         if factory.isFollowed:
             factory.follow(session, host, "" if before is None else before.trace)

@@ -31,7 +31,7 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
-from mailgate.session import FollowedSession, Phase, Session, Stopwatch
+from mailgate.session import FollowedSession, Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
@@ -154,6 +154,8 @@ class ProxyServerFactory(Factory):
         isTimed = journal.wantsInfo or watch is not None
         self.phaseClock: Callable[[], float] | None = clock.seconds if isTimed else None
         """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
+        self.settlesTimes = not getattr(watch, "settlesTimes", False)
+        """Whether the times of a session are settled when its relay begins. Otherwise C{watch} does that later."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """One bound method for all relays: each access to L{ended} would make a new object."""
 
@@ -173,8 +175,8 @@ class ProxyServerFactory(Factory):
             session.debugging = self.journal.debugging
         elif self.journal.wantsDebug:
             session.debugging = self.journal
-        if session.debugging is not None and session.stopwatch is None:
-            session.stopwatch = Stopwatch(self.clock.seconds, session.started)
+        if session.debugging is not None and session.readings is None:
+            session.readings = [self.clock.seconds, Phase.ACCEPT, session.started]
         if self._isTraced:
             session.trace = trace or self.randomness(16).hex()
 
@@ -182,12 +184,12 @@ class ProxyServerFactory(Factory):
         """Count a new C{connection}. A call of L{ended} or L{handedOver} must follow."""
         self.connections.add(connection)
         self.places.taken += 1
-        watch = self.watch
+        session = connection.session
         # Behind a PROXY header the dialogue goes on in the phase of the header.
-        if watch is not None and connection.session.phase is Phase.ACCEPT:
-            watch.began(connection.session)
-        if connection.session.debugging is not None:
-            connection.session.step(BEGUN)
+        if self.watch is not None and session.phase is Phase.ACCEPT:
+            self.watch.began(session)
+        if session.debugging is not None:
+            session.step(BEGUN)
 
     def handedOver(self, connection: IConnection) -> None:
         """Remove C{connection}: another object for the same client replaces it and calls L{began}."""

@@ -30,7 +30,6 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     factory, session = server.factory, server.session
     server.patience.stop()
     session.enter(Phase.RELAY)
-    session.settleTimes()
     journal = session.debugging or factory.journal
     if journal.wantsInfo:
         _logLoggedIn(journal, session)
@@ -53,6 +52,8 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
         defect(factory.journal, session, "the relay failed", Failure())
         session.conclude(Outcome.INTERNAL)
         relay.abort()
+    if session.readings is not None and factory.settlesTimes:
+        session.settleTimes()
 
 
 def _logLoggedIn(journal: Journal, session: Session) -> None:

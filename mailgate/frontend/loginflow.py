@@ -114,7 +114,7 @@ def goOn(server: ProxyServer, exchange: Exchange, step: Step | None) -> None:
 def _refuseResponse(server: ProxyServer, exchange: Exchange, error: InvalidResponse) -> None:
     fields = {**about(server.session), "mechanism": exchange.name}
     server.journal.info(RESPONSE_REFUSED, **fields, reason=str(error))
-    server.session.enter(Phase.COMMAND)
+    server.session.enterAgain()
     wording = server.exchangeWording
     server.reply(wording.get(type(error)) or wording[InvalidResponse])
 

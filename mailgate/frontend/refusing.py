@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mailgate.login import Denial, Method, Trouble
-from mailgate.session import Outcome, Phase
+from mailgate.session import Outcome
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
@@ -23,7 +23,7 @@ def deny(server: ProxyServer, denial: Denial) -> None:
     @param server: the dialogue.
     @param denial: the refusal.
     """
-    server.session.enter(Phase.COMMAND)
+    server.session.enterAgain()
     ending = _ending(server, denial)
     if ending is not None:
         server.lastReply(ending[1])

@@ -165,13 +165,17 @@ class Keeper:
             del self._counted[counted.name]
             self._summing.changed()
 
-    def reported(self, member: IMember, totals: Totals | None, stories: Sequence[Mapping[str, Any]]) -> None:
+    def reported(
+        self, member: IMember, totals: Totals | None, stories: Sequence[Mapping[str, Any]], isOwn: bool = False
+    ) -> None:
         """
         A process has reported.
 
         @param member: the process.
-        @param totals: what it has counted from its start on, and its gauges; L{None}: it has only stories.
+        @param totals: what it has counted from its start on, and its gauges. Counters and histograms that have not
+            changed may be missing, and all gauges together. L{None}: it has only stories.
         @param stories: the stories since its last report.
+        @param isOwn: whether it is this process, which need not check its own stories.
         """
         counted = self._counted.get(member.name)
         if counted is None or counted.member is not member:
@@ -183,7 +187,7 @@ class Keeper:
             counted.gauges = gauges or counted.gauges
             counted.count(values)
             counted.reported = self.clock.seconds()
-        self.stories.add(stories)
+        self.stories.add(stories, isOwn)
         self.sample()
 
     def sample(self) -> None:

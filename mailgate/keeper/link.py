@@ -47,6 +47,7 @@ from mailgate.keeper.messages import (
 from mailgate.keeper.placemessages import PLACES, PLACES_VERSION, Placed
 from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.reporting import Reporter
+from mailgate.keeper.sums import changes
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
 from mailgate.watch.tally import Totals
@@ -260,7 +261,7 @@ class KeeperLink(Service):
         self._open: set[Conversation] = set()
         self._current: Conversation | None = None
         self._isWelcome = False
-        self._last: tuple[Totals, bool] | None = None
+        self._last: tuple[Totals, bool | None] = {}, None
         self._finished: Deferred[None] | None = None
         self._ticks = TimerService(INTERVAL, self._tick)
         self._ticks.clock = clock
@@ -295,9 +296,8 @@ class KeeperLink(Service):
         if not self._open:
             return succeed(None)
         deadline = self._clock.callLater(_FINISH_WITHIN, self._abort)
-        self._finished = Deferred()
-        self._finished.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
-        finished = self._finished
+        finished: Deferred[None] = Deferred()
+        self._finished = finished.addCallback(lambda _: deadline.cancel() if deadline.active() else None)
         for each in [*self._open]:
             each.close()
         return finished
@@ -359,7 +359,7 @@ class KeeperLink(Service):
             if self._hasLogged:
                 self._hasLogged = False
                 _log.info("connected to the keeper again")
-            self._isWelcome, self._last = True, None
+            self._isWelcome, self._last = True, ({}, None)
             self._tick()
 
     def refused(self, reason: str) -> None:
@@ -433,10 +433,10 @@ class KeeperLink(Service):
             self._tick()
 
     def _send(self, conversation: Conversation, totals: Totals, isForced: bool = False) -> None:
-        now = totals, self.isRetiring
-        if isForced or now != self._last:
-            conversation.send(Report(now[0], [], self.isRetiring))
-            self._last = now
+        changed = changes(self._last[0], totals)
+        if isForced or changed or self.isRetiring != self._last[1]:
+            conversation.send(Report(changed, [], self.isRetiring))
+            self._last = totals, self.isRetiring
         while self._stories and not conversation.isFull:
             stories = [self._stories.popleft() for _ in range(min(STORIES_A_REPORT, len(self._stories)))]
             self._sendStories(conversation, stories)

@@ -19,6 +19,7 @@ from mailgate.keeper.feed import Feed
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.messages import REGISTRY, REGISTRY_VERSION, Ask, Enough, Hello, Part, Sessions, WireError
 from mailgate.keeper.reporting import Reporter
+from mailgate.keeper.sums import changes
 from mailgate.keeper.view import ProcessView
 from mailgate.log.journal import oneLine
 from mailgate.watch.tally import Totals
@@ -90,6 +91,7 @@ class LocalMember:
         self._answering = Answering(view, clock)
         self._reporter = Reporter(view, clock)
         self._feed = Feed(view, clock)
+        self._last: Totals = {}
 
     def report(self) -> None:
         """Report to the keeper."""
@@ -101,7 +103,9 @@ class LocalMember:
         self._send(self._reporter.totals())
 
     def _send(self, totals: Totals) -> None:
-        self._keeper.reported(self, totals, self._view.watcher.takeStories())
+        changed = changes(self._last, totals)
+        self._keeper.reported(self, changed, self._view.watcher.takeStories(), isOwn=True)
+        self._last = totals
 
     def _looked(self, answered: Deferred[Collected]) -> None:
         self._send(self._reporter.totals())
@@ -160,6 +164,8 @@ class LocalMember:
         """Stop answering: what is asked now is answered at its deadline."""
         self._answering.pause()
         self._feed.detached(self)
+        # After another start it reports all.
+        self._last = {}
 
 
 class LinkedMember:

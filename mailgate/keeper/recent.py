@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import frozen
+from attrs import define
 
 from mailgate.system.fields import checkDepth
 
@@ -46,10 +46,10 @@ _TYPES: Mapping[Any, Any] = {
 _AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?Z")
 
 
-@frozen
+@define
 class _Story:
     """
-    One story. As text it takes a third of the memory, and is ready for a successor.
+    One story. As text it takes a third of the memory, and is ready for a successor. It does not change.
 
     @ivar at: the time of the end, RFC 3339.
     @ivar user: the user name, in lower case.
@@ -86,6 +86,14 @@ class _Story:
             return None
         return cls(at, user[:_LONGEST_TEXT].casefold(), story["kind"] == "login", text)
 
+    @classmethod
+    def own(cls, story: Mapping[str, Any]) -> _Story | None:
+        """Return a story that this process has made; L{None} if it is too long."""
+        text = _write(story)
+        if len(text) > _LONGEST_STORY:
+            return None
+        return cls(story["at"], story["user"].casefold(), story["kind"] == "login", text)
+
 
 class Recent:
     """
@@ -115,14 +123,15 @@ class Recent:
         if not self._mostUsers:
             self._latest.clear()
 
-    def add(self, stories: Iterable[Any]) -> None:
+    def add(self, stories: Iterable[Any], areOwn: bool = False) -> None:
         """
         Keep further stories.
 
         @param stories: the stories, the earliest first. Those that are not valid are ignored.
+        @param areOwn: whether this process has made them (L{mailgate.watch.stories}), so that all are valid.
         """
         if self._mostUsers:
-            for story in map(_Story.of, stories):
+            for story in map(_Story.own if areOwn else _Story.of, stories):
                 if story is not None:
                     self._keep(story)
 

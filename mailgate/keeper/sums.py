@@ -21,6 +21,7 @@ __all__ = [
     "Admission",
     "Sums",
     "Values",
+    "changes",
     "grown",
     "less",
     "readValues",
@@ -125,6 +126,29 @@ def readValues(totals: Any, areMicro: bool = False, worker: str | None = None) -
     return values
 
 
+def changes(before: Totals, now: Totals) -> Totals:
+    """
+    Return what of a process's values has changed: of counters and histograms those that differ, and all gauges if one
+    of them differs. Most values are the same a second later.
+
+    @param before: what it has reported already.
+    @param now: its values now.
+    """
+    found: Totals = {}
+    areGaugesNew = False
+    for name, rows in now.items():
+        earlier = before.get(name, [])
+        if rows != earlier:
+            isGauge = _BY_NAME[name].kind is Kind.GAUGE
+            areGaugesNew = areGaugesNew or isGauge
+            if not isGauge:
+                different = [row for row, then in zip(rows, earlier, strict=False) if row != then]
+                found[name] = different + rows[len(earlier) :]
+    if areGaugesNew:
+        found.update((name, rows) for name, rows in now.items() if _BY_NAME[name].kind is Kind.GAUGE)
+    return found
+
+
 def writeValues(values: Values) -> Totals:
     """
     Return counters and histograms as values of JSON, with times in microseconds. Gauges are left out.
@@ -158,19 +182,19 @@ def grown(before: Values, after: Values) -> Values:
     Return C{after}, in which no counter is lower than in C{before}: the counters of one process never fall.
 
     @param before: earlier values of the process.
-    @param after: later ones, which change.
+    @param after: later ones, which change. They may lack what is as before.
     """
+    for name, rows in after.items():
+        kind, earlier = _BY_NAME[name].kind, before.get(name)
+        if earlier and kind is not Kind.GAUGE:
+            for labels, value in rows.items():
+                then: Any = earlier.get(labels, value)
+                if then != value:
+                    rows[labels] = max(then, value) if kind is Kind.COUNTER else list(map(max, then, value))
+            after[name] = {**earlier, **rows}
     for name, rows in before.items():
-        kind = _BY_NAME[name].kind
-        if kind is Kind.GAUGE:
-            continue
-        later = after.setdefault(name, {})
-        for labels, value in rows.items():
-            now = later.get(labels)
-            if now is None:
-                later[labels] = value
-            elif now != value:
-                later[labels] = max(now, value) if kind is Kind.COUNTER else list(map(max, now, value))
+        if name not in after and _BY_NAME[name].kind is not Kind.GAUGE:
+            after[name] = rows
     return after
 
 

@@ -7,7 +7,9 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from socket import IPPROTO_TCP, SOCK_STREAM, TCP_INFO, SocketType
 from struct import Struct
+from struct import error as StructError
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
@@ -58,6 +60,7 @@ _INFO = Struct("=68xI28xI")
 _Socket, _UNIX = socket.SocketType, socket.AF_UNIX
 _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 _TCP, _NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
+_readInfo, _INFO_SIZE = _INFO.unpack, _INFO.size
 _BEGUN = (0, errno.EINPROGRESS)
 """What C{connect} returns for a connection that is made, or may be."""
 
@@ -226,15 +229,15 @@ class Outgoing(StreamTransport):
         if self.family == socket.AF_UNIX:
             return 0.0
         # As _ask, which costs two calls more.
-        borrowed = socket.SocketType(self.family, socket.SOCK_STREAM, 0, self.fd)
+        borrowed = SocketType(self.family, SOCK_STREAM, 0, self.fd)
         try:
-            info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
-        except OSError:
+            roundTrip, retransmissions = _readInfo(borrowed.getsockopt(IPPROTO_TCP, TCP_INFO, _INFO_SIZE))
+        except (OSError, StructError):
+            # The system does not know it, or knows less.
             return None
         finally:
             borrowed.detach()
         # After a lost packet TCP cannot measure: the time that has passed is the truth then.
-        roundTrip, retransmissions = _INFO.unpack(info) if len(info) == _INFO.size else (0, 1)
         return None if retransmissions else roundTrip / 1e6
 
     def failed(self, failure: Failure) -> None:

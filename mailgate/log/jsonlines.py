@@ -41,7 +41,7 @@ _MOST_USUAL = 500
 
 _ESCAPED = re.compile(r'\\(?:(["\\])|([nrt])|x([0-9a-f]{2})|u([0-9a-f]{4}))')
 _FIRST_TIME = "proxy="
-"""The beginning of all texts of a L{mailgate.session.Stopwatch}."""
+"""The beginning of all texts of L{mailgate.session.Session.times}."""
 
 _BLANKS = {"n": "\n", "r": "\r", "t": "\t"}
 
@@ -105,7 +105,7 @@ def _tls(value: Any) -> str:
 
 
 def _times(value: Any) -> str:
-    """The text of L{mailgate.session.Stopwatch} as an object."""
+    """The text of L{mailgate.session.Session.times} as an object."""
     text = str(value)
     if not text.startswith(_FIRST_TIME):
         return _NULL

@@ -13,7 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log.connection import STORY
 from mailgate.login import Method, TLSState
-from mailgate.session import Outcome, Phase, Session, SessionIds, Stopwatch, sessionIds
+from mailgate.session import Outcome, Phase, Session, SessionIds, sessionIds
 
 
 def session(**known: object) -> Session:
@@ -120,7 +120,7 @@ class TimesTests(SynchronousTestCase):
 
     def setUp(self):
         self.clock = Clock()
-        self.ledger = session(stopwatch=Stopwatch(self.clock.seconds, 0.0))
+        self.ledger = session(readings=[self.clock.seconds, Phase.ACCEPT, 0.0])
 
     def spend(self, milliseconds: float, then: Phase) -> None:
         self.clock.advance(milliseconds / 1000)
@@ -147,7 +147,18 @@ class TimesTests(SynchronousTestCase):
         self.ledger.settleTimes()
         self.spend(1000, Phase.END)
         self.assertEqual(self.ledger.times, times)
-        self.assertIsNone(self.ledger.stopwatch)
+        self.assertEqual(len(self.ledger.readings), 32)
+
+    def test_again(self):
+        """However often a client fails to log in, its times are right and need little memory."""
+        for _ in range(100):
+            for then in (Phase.COMMAND, Phase.CHALLENGE, Phase.AUTH):
+                self.spend(1, then)
+            self.clock.advance(0.001)
+            self.ledger.enterAgain()
+        self.assertLess(len(self.ledger.readings), 2 * len(Phase))
+        self.spend(1, Phase.END)
+        self.assertIn(" command=300 auth=100 ", self.ledger.times)
 
     def test_open(self):
         """A connection that ends before a login has times as well."""
@@ -158,7 +169,7 @@ class TimesTests(SynchronousTestCase):
     def test_setBack(self):
         """If the clock was set back, no time is negative."""
         moments = iter((100.0, 40.0))
-        ledger = session(stopwatch=Stopwatch(lambda: next(moments), 100.0))
+        ledger = session(readings=[lambda: next(moments), Phase.ACCEPT, 100.0])
         ledger.enter(Phase.COMMAND)
         ledger.enter(Phase.END)
         self.assertIn(" command=0 ", ledger.times)
@@ -174,11 +185,11 @@ class TimesTests(SynchronousTestCase):
         self.assertIn("proxy=7 ", after.times)
 
     def test_unwanted(self):
-        """Without a stopwatch no time is measured."""
+        """Without readings no time is measured."""
         ledger = session()
         ledger.enter(Phase.COMMAND)
         ledger.settleTimes()
-        self.assertEqual((ledger.times, ledger.stopwatch), ("-", None))
+        self.assertEqual((ledger.times, ledger.readings), ("-", None))
 
 
 class StoryTests(SynchronousTestCase):

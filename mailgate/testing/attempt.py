@@ -119,6 +119,8 @@ class Attempt:
         self.session = CheckedSession(
             record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=self.route.user
         )
+        if watch is not None:
+            self.session.readings = [self.reactor.seconds, Phase.AUTH, self.reactor.seconds()]
         settings = settingsOf(record.name, *groups)
         isGiven = any(isinstance(each, RetrySettings) for each in groups)
         isAlone = len(self.route.backends) == 1 and isinstance(self.route.backends[0], Backend)

@@ -6,9 +6,11 @@ The stories of connections and logins that have ended, in JSON, for the keeper.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import compress
+from operator import attrgetter, not_
 from typing import Any
 
 from mailgate.log.connection import peerOf
@@ -34,10 +36,10 @@ PIECE = 500
 LONGEST = 200
 """The most characters of a text."""
 
-_TIMED = tuple(word(phase) for phase in TIMED)
+_TIMED = {phase: word(phase) for phase in TIMED}
 _LIMITED = (Trouble.TOO_FAST, Trouble.SESSIONS, Trouble.TOO_MANY, Trouble.HELD)
-# A tuple: a set would hash the outcome, in Python code.
-_ORDINARY = (Outcome.RELAYED, Outcome.QUIT)
+_ORDINARY = frozenset((Outcome.RELAYED, Outcome.QUIT))
+_outcomeOf = attrgetter("outcome")
 
 
 def moment(seconds: float) -> str:
@@ -90,16 +92,19 @@ class Stories:
         self._ordinary: deque[tuple[Session, float]] = deque(maxlen=MOST_ORDINARY)
         self._logins: deque[dict[str, Any]] = deque(maxlen=MOST)
 
-    def ended(self, session: Session, now: float) -> None:
+    def ended(self, sessions: Sequence[Session], moments: Sequence[float]) -> None:
         """
-        A connection has ended.
+        Connections have ended.
 
-        @param session: its record, which changes no more.
-        @param now: the time in seconds since 1970.
+        @param sessions: their records, which change no more.
+        @param moments: the times in seconds since 1970.
         """
-        # The story is written when it is taken.
-        isOrdinary = not session.attempts or session.outcome in _ORDINARY
-        (self._ordinary if isOrdinary else self._ends).append((session, now))
+        # The stories are written when they are taken.
+        ends = [*zip(sessions, moments, strict=True)]
+        areOrdinary = [*map(_ORDINARY.__contains__, map(_outcomeOf, sessions))]
+        self._ordinary.extend(compress(ends, areOrdinary))
+        for session, now in compress(ends, map(not_, areOrdinary)):
+            (self._ends if session.attempts else self._ordinary).append((session, now))
 
     def denied(self, session: Session, answer: Denial | Refusal | None, now: float) -> None:
         """
@@ -137,7 +142,7 @@ class Stories:
         return story
 
     def _story(self, session: Session, now: float, kind: str) -> dict[str, Any]:
-        spent, tls = session.spent, session.tls
+        tls = session.tls
         address, port = peerOf(session.client)
         return {
             "kind": kind,
@@ -158,12 +163,10 @@ class Stories:
             "seconds": round(now - session.started, 3),
             "received": session.received,
             "sent": session.sent,
-            "times": {}
-            if spent is None
-            else {
-                name: int(10_000 * seconds + 0.5) / 10
-                for name, seconds in zip(_TIMED, spent, strict=True)
-                if seconds > 0
+            "times": {
+                _TIMED[phase]: int(10_000 * seconds + 0.5) / 10
+                for phase, seconds in session.stays().items()
+                if seconds > 0 and phase in _TIMED
             },
             "text": "",
         }

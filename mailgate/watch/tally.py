@@ -6,7 +6,7 @@ Counters and histograms of one process, as plain dicts: an increment takes a ten
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias
 
 from mailgate.watch.distinct import union
@@ -98,13 +98,14 @@ class Tally:
 
     def totals(self) -> Totals:
         """Return all values."""
-        kinds: tuple[Mapping[str, Mapping[tuple[str, ...], Any]], ...] = (self.counters, self.histograms)
         return {
-            name: [[list(labels), list(value) if type(value) is list else value] for labels, value in values.items()]
-            for each in kinds
-            for name, values in each.items()
-            if values
+            **{name: _rows(values, values.values()) for name, values in self.counters.items() if values},
+            **{name: _rows(values, map(list, values.values())) for name, values in self.histograms.items() if values},
         }
+
+
+def _rows(labels: Iterable[tuple[str, ...]], values: Iterable[Any]) -> list[list[Any]]:
+    return [*map(list, zip(map(list, labels), values, strict=True))]
 
 
 _ONE: dict[Merge, Callable[[Any], Any]] = {Merge.SUM: sum, Merge.LEAST: min, Merge.MOST: max, Merge.UNION: union}

@@ -6,10 +6,11 @@ gets them.
 
 from __future__ import annotations
 
-from array import array
-from collections import defaultdict
-from collections.abc import Sequence
-from operator import sub
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import compress
+from operator import attrgetter, is_, not_, sub
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -19,11 +20,12 @@ from mailgate.backend.errors import causeOf
 from mailgate.interfaces import IWatch
 from mailgate.limits.attempt import Rule
 from mailgate.login import Denial, Method, Refusal
-from mailgate.session import TIMED, Outcome, Phase, Session
+from mailgate.session import Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
 from mailgate.watch.metrics import LOGIN_OUTCOMES, word
+from mailgate.watch.phasetimes import lengths, settle
 from mailgate.watch.process import LagMeter
 from mailgate.watch.settings import AdminSettings
 from mailgate.watch.stories import Stories, outcomeOf
@@ -37,17 +39,19 @@ MOST_BACKENDS = 64
 MOST_CIPHERS = 20
 """How many ciphers have labels of their own."""
 
-MOST_WAITING = 500
-"""Ends of connections that wait until they are counted together, with all other events."""
+MOST_WAITING = 64
+"""Ends of connections of one protocol that wait until they are counted together, with all other events."""
+
+_MOST_VALUES = 2 * MOST_WAITING
 
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
-_OUTCOMES = {outcome.value: word(outcome) for outcome in Outcome}
+_OUTCOMES: dict[Outcome | None, str] = {None: OTHER, **{outcome: word(outcome) for outcome in Outcome}}
 _METHODS = {method.value: word(method) for method in Method}
-_PHASES = tuple("" if phase is Phase.GREETING else word(phase) for phase in TIMED)
-"""The phases in the order of L{TIMED}. That of the greeting is not exported."""
 
-_NO_TIMES = bytes(array("f", [0.0] * len(_PHASES)))
+_serverOf, _methodOf, _outcomeOf = attrgetter("server"), attrgetter("method"), attrgetter("outcome")
+_reachedOf, _receivedOf, _sentOf = attrgetter("reached"), attrgetter("received"), attrgetter("sent")
+_isRelay = partial(is_, Phase.RELAY)
 
 
 @implementer(IWatch)
@@ -60,10 +64,13 @@ class Watcher:
     @ivar stories: the ends that the keeper has not taken yet.
     @ivar lag: measures how late timers are.
     @ivar backends: the backends that have labels of their own.
+    @ivar settlesTimes: whether it settles the times of sessions (L{Session.settleTimes}): within a second after the
+        relay has begun, and for many at once.
     @ivar feed: is told which relays begin and end (L{mailgate.keeper.feed.Feed}); L{None} if no keeper wants to know.
     """
 
     feed: Any = None
+    settlesTimes = True
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -79,13 +86,13 @@ class Watcher:
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
         self._count, self._observe = tally.count, tally.observe
         # What waits for _fold, in plain lists: of a login nothing else is kept.
-        self._waiting = 0
-        self._begun: defaultdict[str, int] = defaultdict(int)
+        self._begun: list[Session] = []
+        self._relays: defaultdict[str, list[Any]] = defaultdict(list)
+        self._ends: defaultdict[str, list[Any]] = defaultdict(list)
         self._asks: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         self._attempts: defaultdict[str, list[float]] = defaultdict(list)
-        self._logins: defaultdict[tuple[str, str], list[Any]] = defaultdict(list)
-        self._outcomes: defaultdict[tuple[str, str], int] = defaultdict(int)
-        self._relays: defaultdict[str, list[Any]] = defaultdict(list)
+        # The events of IWatch themselves: the call of a method would take longer than what it does.
+        self.began: Callable[[Session], None] = self._begun.append
 
     def serverAt(self, address: str) -> str:
         """
@@ -141,49 +148,57 @@ class Watcher:
 
     # Events.
 
-    # Those of each login wait for L{_fold}: numbers of a kind that are counted together take a tenth of the time.
+    # Those of each login wait for L{_fold}: events of a kind that are counted together take a tenth of the time.
 
     def _fold(self) -> None:
         """Count the events that wait."""
-        count, observeAll, self._waiting = self._count, self.tally.observeAll, 0
-        for server, number in self._begun.items():
+        count, observeAll = self._count, self.tally.observeAll
+        servers = Counter(map(_serverOf, self._begun))
+        self._begun.clear()
+        for server, number in servers.items():
             count("mailgate_connections", self._labels.get(server, (OTHER, OTHER)), number)
-        for labels, seconds in self._asks.items():
+        asks, self._asks = self._asks, defaultdict(list)
+        for labels, seconds in asks.items():
             observeAll("mailgate_auth_seconds", labels, seconds)
-        for name, both in self._attempts.items():
-            labels = (self.backends.of(name), "ok")
-            observeAll("mailgate_backend_connect_seconds", labels, both[::2])
-            observeAll("mailgate_backend_login_seconds", labels, both[1::2])
-        for (protocol, method), logins in self._logins.items():
-            count("mailgate_logins", (protocol, method, "accepted"), len(logins) // 2)
-            observeAll("mailgate_login_seconds", (protocol,), logins[::2])
-            self._observePhases(protocol, array("f", b"".join(logins[1::2])))
-        for ended, number in self._outcomes.items():
-            count("mailgate_connections_ended", ended, number)
-        for protocol, relays in self._relays.items():
-            before = map(sum, zip(*[iter(array("f", b"".join(relays[1::4])))] * len(_PHASES), strict=True))
-            observeAll("mailgate_session_seconds", (protocol,), [*map(sub, relays[::4], before)])
-            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(relays[2::4]))
-            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(relays[3::4]))
-        for waiting in (self._begun, self._asks, self._attempts, self._logins, self._outcomes, self._relays):
-            waiting.clear()
+        attempts, self._attempts = self._attempts, defaultdict(list)
+        for name, both in attempts.items():
+            labels, connected = (self.backends.of(name), "ok"), both[::2]
+            observeAll("mailgate_backend_connect_seconds", labels, connected)
+            observeAll("mailgate_backend_login_seconds", labels, [*map(sub, both[1::2], connected)])
+        relays, self._relays = self._relays, defaultdict(list)
+        for protocol, begun in relays.items():
+            self._countRelays(protocol, begun[::2], begun[1::2])
+        ends, self._ends = self._ends, defaultdict(list)
+        for protocol, ended in ends.items():
+            self._countEnds(protocol, ended[::2], ended[1::2])
 
-    def _observePhases(self, protocol: str, spent: Sequence[float]) -> None:
-        """
-        Count the times in the phases.
+    def _countRelays(self, protocol: str, sessions: list[Session], waited: list[float]) -> None:
+        """Count the C{sessions} whose relays have begun, and for how long their clients have C{waited}."""
+        for method, number in Counter(map(_methodOf, sessions)).items():
+            name = "none" if method is None else _METHODS[method._value_]
+            self._count("mailgate_logins", (protocol, name, "accepted"), number)
+        self.tally.observeAll("mailgate_login_seconds", (protocol,), waited)
+        settle(self.tally, protocol, sessions)
 
-        @param protocol: the label.
-        @param spent: C{spent} of each session, one behind the other.
-        """
-        for place, phase in enumerate(_PHASES):
-            if phase:
-                # A session was not in all phases.
-                seconds = [*filter(None, spent[place :: len(_PHASES)])]
-                if seconds:
-                    self.tally.observeAll("mailgate_phase_seconds", (protocol, phase), seconds)
-
-    def began(self, session: Session) -> None:
-        self._begun[session.server] += 1
+    def _countEnds(self, protocol: str, sessions: list[Session], moments: list[float]) -> None:
+        """Count the C{sessions} that have ended at C{moments}."""
+        count = self._count
+        for outcome, number in Counter(map(_outcomeOf, sessions)).items():
+            count("mailgate_connections_ended", (protocol, _OUTCOMES[outcome]), number)
+        areRelays = [*map(_isRelay, map(_reachedOf, sessions))]
+        relays = [*compress(sessions, areRelays)]
+        if relays:
+            seconds = lengths(relays, compress(moments, areRelays))
+            self.tally.observeAll("mailgate_session_seconds", (protocol,), seconds)
+            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, relays)))
+            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, relays)))
+        others = [*compress(sessions, map(not_, areRelays))]
+        settle(self.tally, protocol, others)
+        for session in others:
+            if session.outcome is Outcome.LIMITED:
+                count("mailgate_connections_limited", (self._servers.get(session.server, OTHER),))
+        if self.stories.isKept:
+            self.stories.ended(sessions, moments)
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
         server, tls = self._servers.get(session.server, OTHER), session.tls
@@ -205,7 +220,7 @@ class Watcher:
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
         if error is None and connected is not None:
-            self._attempts[place.name] += (connected, seconds - connected)
+            self._attempts[place.name] += connected, seconds
             return
         backend = self.backends.of(place.name)
         if connected is not None and error is not None:
@@ -226,28 +241,16 @@ class Watcher:
             self.stories.denied(session, answer, self._clock.seconds())
 
     def relaying(self, session: Session, seconds: float) -> None:
-        method = session.method
-        name = "none" if method is None else _METHODS[method._value_]
-        self._logins[session.protocol, name] += (seconds, session.settled)
+        self._relays[session.protocol] += session, seconds
         if self.feed is not None:
             self.feed.began(session)
 
     def ended(self, session: Session) -> None:
-        now, protocol, outcome = self._clock.seconds(), session.protocol, session.outcome
-        self._outcomes[protocol, OTHER if outcome is None else _OUTCOMES[outcome._value_]] += 1
-        if outcome is Outcome.LIMITED:
-            self._count("mailgate_connections_limited", (self._servers.get(session.server, OTHER),))
-        if session.reached is Phase.RELAY:
-            if self.feed is not None:
-                self.feed.ended(session)
-            settled = session.settled or _NO_TIMES
-            self._relays[protocol] += (now - session.started, settled, session.received, session.sent)
-        elif session.spent is not None:
-            self._observePhases(protocol, session.spent)
-        if self.stories.isKept:
-            self.stories.ended(session, now)
-        self._waiting += 1
-        if self._waiting >= MOST_WAITING:
+        ends = self._ends[session.protocol]
+        ends += session, self._clock.seconds()
+        if self.feed is not None and session.reached is Phase.RELAY:
+            self.feed.ended(session)
+        if len(ends) >= _MOST_VALUES:
             self._fold()
 
     # Reports.
@@ -277,4 +280,5 @@ class Watcher:
         Return the stories of the connections and logins that have ended since the last call. After more than
         L{mailgate.watch.stories.PIECE} of them, the rest is returned by the next call.
         """
+        self._fold()
         return self.stories.take()

@@ -31,7 +31,7 @@ from mailgate.login import Backend, BackendTLS
 from mailgate.protocols.pop3 import POP3
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.session import Phase, Session, Stopwatch
+from mailgate.session import Phase, Session
 from mailgate.test.backend.test_client import GREETING, OK
 from mailgate.test.support.places import placesFor
 from mailgate.test.support.tlspair import makePair
@@ -167,8 +167,8 @@ class SilentTests(TestCase):
                 entered.append(phase)
                 super().enter(phase)
 
-        stopwatch = Stopwatch(time.monotonic, 0.0) if isTimed else None
-        session = Noted("pop3", "", "", 0.0, stopwatch=stopwatch)
+        readings = [time.monotonic, Phase.ACCEPT, 0.0] if isTimed else None
+        session = Noted("pop3", "", "", 0.0, readings=readings)
         lean = LeanReactor(reactor)
         retry = RetrySettings(connectTimeout=0.3, causes=())
         places = Places(BackendTLSSettings(), None, BackendContexts, lean, retry)

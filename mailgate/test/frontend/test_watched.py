@@ -147,7 +147,7 @@ class EndTests(WatchedCase):
         """Without a watch, and without a log that shows them, phases are not timed."""
         conversation = Conversation(IMAP4)
         self.assertIsNone(conversation.factory.watch)
-        self.assertIsNotNone(self.converse().server.session.stopwatch)
+        self.assertIsNotNone(self.converse().server.session.readings)
 
 
 class HeaderTests(WatchedCase):

@@ -75,6 +75,11 @@ class LinkTests(LinkCase):
             self.clock.advance(1)
             self.turns()
         self.assertEqual(reported, [])
+        # What has not changed is not reported again.
+        self.view.watcher.tally.count("mailgate_reloads", ("ok",))
+        self.clock.advance(1)
+        self.turns()
+        self.assertEqual([totals for _, totals, _ in reported], [{"mailgate_reloads": [[["ok"], 1]]}])
 
     def test_scrape(self) -> None:
         """A scrape has what was counted just before."""

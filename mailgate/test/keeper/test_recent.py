@@ -103,6 +103,15 @@ class RecentTests(SynchronousTestCase):
         recent.add([{**story(1), "user": None}])
         self.assertEqual(ids(recent), ["1"])
 
+    def test_own(self) -> None:
+        """Those of this process are kept like others; one that is too long is left out."""
+        others, recent = Recent(), Recent()
+        for each in (others, recent):
+            each.add([story(1, "Joe"), story(2, "joe", kind="login")], areOwn=each is recent)
+        self.assertEqual(recent.stories("JOE"), others.stories("JOE"))
+        recent.add([story(3, "joe", text="x" * 5000)], areOwn=True)
+        self.assertEqual(len(recent.stories()), 2)
+
     def test_restore(self) -> None:
         """A successor has all stories once, in order, also if it gets them twice."""
         before = Recent()

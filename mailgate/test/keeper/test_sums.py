@@ -14,6 +14,7 @@ from mailgate.keeper.sums import (
     OTHER,
     Admission,
     Sums,
+    changes,
     grown,
     less,
     readValues,
@@ -21,7 +22,7 @@ from mailgate.keeper.sums import (
     writeValues,
 )
 from mailgate.watch.metrics import METRICS, Kind, Merge, named
-from mailgate.watch.tally import Tally
+from mailgate.watch.tally import Tally, Totals
 
 WAIT = "mailgate_login_seconds"
 BYTES = "mailgate_relayed_bytes"
@@ -122,6 +123,30 @@ class GrowthTests(SynchronousTestCase):
         self.assertEqual(result[BYTES], {("imap", "x"): 0})
         self.assertNotIn("mailgate_users", result)
         self.assertEqual(writeValues(less(values, {})), writeValues(values))
+
+
+class ChangesTests(SynchronousTestCase):
+    """L{changes}."""
+
+    def test_differences(self) -> None:
+        """Rows that are as before are left out; what a keeper knows then is the same as with all of them."""
+        gauges = {"mailgate_users": [[[], "00000000aa"]], "mailgate_blocks": [[["R1"], 1]]}
+        before = {**waits(0.1), BYTES: [[["imap", "x"], 7], [["imap", "y"], 7]], **gauges}
+        after = {**waits(0.1), BYTES: [[["imap", "x"], 7], [["imap", "y"], 9], [["pop3", "x"], 1]], **gauges}
+        found = changes(before, after)
+        self.assertEqual(found, {BYTES: [[["imap", "y"], 9], [["pop3", "x"], 1]]})
+        counters = readValues({name: rows for name, rows in before.items() if name not in gauges})
+        self.assertEqual(
+            writeValues(grown(counters, readValues(found))), writeValues(grown(counters, readValues(after)))
+        )
+
+    def test_gauges(self) -> None:
+        """Gauges replace all earlier ones, so that they are reported together."""
+        before: Totals = {"mailgate_users": [[[], "00000000aa"]], "mailgate_blocks": [[["R1"], 1]]}
+        after: Totals = {**before, "mailgate_blocks": [[["R1"], 2]]}
+        self.assertEqual(changes(before, after), after)
+        self.assertEqual(changes({}, after), after)
+        self.assertEqual(changes(after, after), {})
 
 
 class SumsTests(SynchronousTestCase):

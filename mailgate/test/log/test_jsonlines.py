@@ -40,7 +40,7 @@ from mailgate.log.levels import LEVELS, levelName
 from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import LONGEST_LINE, forJournal, syslogServer
 from mailgate.login import Method, TLSState
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Session
 from mailgate.test.support.documents import MISSING, documents
 from mailgate.test.support.journals import NASTY, caught, recorder
 
@@ -116,7 +116,7 @@ class LineTests(SynchronousTestCase):
         session.user, session.backend, session.attempts, session.method = b"joe", "10.0.0.1:143", 1, Method.PLAIN
         session.reached, session.received, session.sent = Phase.RELAY, 12288, 3250585
         moments = iter((0.0, 0.0032, 0.0118))
-        session.stopwatch = Stopwatch(lambda: next(moments), 0.0)
+        session.readings = [lambda: next(moments), Phase.ACCEPT, 0.0]
         session.phase = Phase.PROXY_HEADER
         for phase in (Phase.TLS, Phase.AUTH, Phase.RELAY):
             session.enter(phase)

@@ -10,7 +10,7 @@ from typing import Any
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Denial, Method, Refusal, TLSState, Trouble
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Session
 from mailgate.watch.stories import LONGEST, MOST, MOST_ORDINARY, PIECE, Stories, moment
 
 
@@ -34,13 +34,13 @@ class StoriesTests(SynchronousTestCase):
             backend="10.0.0.1:143",
             received=7,
             sent=9,
-            stopwatch=Stopwatch(lambda: next(times), 1000.0),
+            readings=[lambda: next(times), Phase.AUTH, 1000.0],
         )
         ended.phase = Phase.AUTH
         ended.enter(Phase.RELAY)
         ended.enter(Phase.END)
         ended.conclude(Outcome.EXPIRED, "a reason")
-        self.stories.ended(ended, 1010.0)
+        self.stories.ended([ended], [1010.0])
         (story,) = self.stories.take()
         self.assertEqual(json.loads(json.dumps(story)), story)
         self.assertEqual(
@@ -100,9 +100,8 @@ class StoriesTests(SynchronousTestCase):
         for number in range(MOST + 5):
             self.stories.denied(session(attempts=number), None, 1001.0)
             trouble = session(attempts=number + 1, outcome=Outcome.TIMEOUT)
-            self.stories.ended(trouble, 1001.0)
-            self.stories.ended(session(outcome=Outcome.RELAYED), 1001.0)
-            self.stories.ended(session(attempts=0, outcome=Outcome.SILENT), 1001.0)
+            ordinary = [session(outcome=Outcome.RELAYED), session(attempts=0, outcome=Outcome.SILENT)]
+            self.stories.ended([trouble, *ordinary], [1001.0] * 3)
         taken = []
         while piece := self.stories.take():
             self.assertTrue(len(piece) <= 3 * PIECE)

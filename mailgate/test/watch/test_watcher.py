@@ -19,7 +19,7 @@ from mailgate.interfaces import IWatch
 from mailgate.login import Backend, Denial, Method, Refusal, TLSState, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.service import Gateway, ProcessState
-from mailgate.session import Outcome, Phase, Session, Stopwatch
+from mailgate.session import Outcome, Phase, Session
 from mailgate.test.support.watching import surveyed
 from mailgate.testing import Conversation, FakeAuthenticator
 from mailgate.watch.metrics import METRICS, Kind, named
@@ -160,12 +160,10 @@ class EventTests(WatcherCase):
 
     def test_relayed(self) -> None:
         """A relay's length does not count the time before it, its bytes count both ways, and its phases once."""
-        stopwatch = Stopwatch(self.clock.seconds, 1000.0)
-        ended = session(stopwatch=stopwatch)
+        ended = session(readings=[self.clock.seconds, Phase.ACCEPT, 1000.0])
         for phase in (Phase.GREETING, Phase.COMMAND, Phase.AUTH, Phase.RELAY):
             ended.enter(phase)
             self.clock.advance(2)
-        ended.settleTimes()
         self.watcher.relaying(ended, 2.0)
         self.clock.advance(98)
         ended.received, ended.sent = 7, 9
@@ -179,6 +177,24 @@ class EventTests(WatcherCase):
         self.assertEqual(self.values("mailgate_phase_seconds"), {("imap", "command"): 1, ("imap", "auth"): 1})
         self.assertEqual(self.values("mailgate_connections_ended"), {("imap", "relayed"): 1})
 
+    def test_settled(self) -> None:
+        """After a report the record of a relay needs little memory, and has the same times."""
+        record = session(readings=[self.clock.seconds, Phase.ACCEPT, 1000.0])
+        for phase in (Phase.COMMAND, Phase.CHALLENGE, Phase.AUTH, Phase.COMMAND, Phase.AUTH, Phase.RELAY):
+            record.enter(phase)
+            self.clock.advance(2)
+        times = record.times
+        self.watcher.relaying(record, 2.0)
+        self.watcher.totals()
+        self.assertIs(type(record.readings), bytes)
+        self.assertEqual(record.times, times)
+        ((_, command), (_, auth)) = self.watcher.totals()["mailgate_phase_seconds"]
+        self.assertEqual((command[-1], auth[-1]), (6.0, 4.0))
+        record.enter(Phase.END)
+        self.watcher.ended(record)
+        ((_, value),) = self.watcher.totals()["mailgate_session_seconds"]
+        self.assertEqual(value[-1], 2.0)
+
     def test_waiting(self) -> None:
         """Events that wait for a report are few."""
         gone = []
@@ -186,8 +202,8 @@ class EventTests(WatcherCase):
             record = session(phase=Phase.RELAY, reached=Phase.RELAY)
             self.watcher.relaying(record, 0.1)
             self.watcher.ended(record)
-            waiting = sum(map(len, [*self.watcher._logins.values(), *self.watcher._relays.values()]))
-            self.assertLess(waiting, 7 * MOST_WAITING)
+            waiting = sum(map(len, [*self.watcher._relays.values(), *self.watcher._ends.values()]))
+            self.assertLess(waiting, 4 * MOST_WAITING)
             gone.append(waiting)
         self.assertIn(0, gone)
         self.assertEqual(sum(self.values("mailgate_session_seconds").values()), 10 * MOST_WAITING)
