@@ -15,9 +15,11 @@ from twisted.internet.interfaces import IDelayedCall
 
 from mailgate.lean.clock import CoarseClock
 from mailgate.lean.poller import Poller
+from mailgate.lean.quickack import NEVER, NOTHING
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.connection import HALF_CLOSED
 from mailgate.relay.base import BaseEnd, BaseRelay
+from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.leaving import LEAVING
 from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
@@ -170,19 +172,20 @@ class StreamRelay(BaseRelay):
         @param done: see L{BaseRelay}.
         """
         holds = backend.tls is not None and client.tls is None
-        ends = RelayEnd(self, client, isClient=True), RelayEnd(self, backend)
+        kind = RelayEnd if client.tls is None and backend.tls is None else BufferedEnd
+        ends = kind(self, client, NOTHING), kind(self, backend, NEVER)
         super().__init__(means, ends, holds, session, idle, linger, done)
         self.tick = 0
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
-        self._wait()
+        self.means.clock.put(self, self._due)
         client, backend = self._client, self._backend
         backend.begin(toClient)
         client.begin(toBackend)
 
     def movedAfter(self, moment: float) -> bool:
         """Whether a byte has moved after the time C{moment}."""
-        return self._active > moment
+        return self.active > moment
 
     @property
     def ends(self) -> tuple[RelayEnd, RelayEnd]:

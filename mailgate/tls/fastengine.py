@@ -122,18 +122,19 @@ class FastEngine(TLSEngine):
 
     def feed(self, data: Buffer) -> None:
         size = len(data)
-        if size > _SMALL or not self._dry:
+        if size > _SMALL or not self.isDry:
             self._grown = True
-        self._dry = False
+        self.isDry = False
         binding = self._binding
         # cffi passes bytes to C without a copy.
         binding.bioWrite(self._intoSSL, data if data.__class__ is bytes else binding.fromBuffer(data), size)
 
     def read(self) -> memoryview | None:
         assert self.handshaken
-        if self._dry:
-            self._raiseFailure()
+        if self.isDry:
             return None
+        if self._failure is not None:
+            self._raiseFailure()
         binding = self._binding
         sslRead, ssl, plain = binding.sslRead, self._ssl, binding.plain
         size = got = sslRead(ssl, plain, READ_SIZE)
@@ -142,9 +143,11 @@ class FastEngine(TLSEngine):
             got = sslRead(ssl, plain + size, READ_SIZE - size)
             if got > 0:
                 size += got
-        self._dry = got <= 0 or size < READ_SIZE
-        if got <= 0:
+        if got > 0:
+            self.isDry = size < READ_SIZE
+        else:
             self._failure = binding.explain(ssl, got)
+            self.isDry = self._failure is None
             if size <= 0:
                 self._raiseFailure()
                 return None
