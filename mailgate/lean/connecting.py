@@ -25,7 +25,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.lean.descriptors import addressOf, reset
-from mailgate.lean.poller import BACKEND, READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BACKEND, GREETING, READABLE, SERVICE, WRITABLE, Poller
 from mailgate.lean.transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Outgoing(StreamTransport):
     """
 
     connected = False
-    kind = BACKEND
+    kind = GREETING
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _wanted = 0
@@ -183,6 +183,8 @@ class Outgoing(StreamTransport):
             return
         self._failed = None
         self.connected = True
+        self.kind = BACKEND if self._isGreeted else SERVICE
+        self.poller.transfer(self.fd, self)
         self._want(READABLE)
         self.protocol = protocol
         try:

@@ -64,21 +64,22 @@ class BufferedEnd(RelayEnd):
     def _read(self) -> None:
         """Read once. Raises OSError if the connection is lost."""
         engine = self._engine
-        target = self.relay.means.buffer[: self._fitting(self._size)]
+        means, size = self.relay.means, self._size
+        target = means.little if size == LITTLE else means.buffer[: self._fitting(size)]
         count = os.readv(self.fd, (target,))
         if not count:
             # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
             self.relay.lost(self) if engine is not None else self._ended()
             return
-        if count == len(target) or self._size > LITTLE:
+        if count == LITTLE or size > LITTLE:
             self._grow(count, len(target))
         if engine is None:
             self._pass(target[:count])
         else:
             engine.feed(target[:count])
             self._decrypt(engine)
-        if (count > SMALL or len(target) > LITTLE) and self.fd >= 0:
-            self.relay.means.flown(self.relay, count < len(target))
+        if (count > SMALL or size > LITTLE) and self.fd >= 0:
+            means.flown(self.relay, count < len(target))
 
     def _decrypt(self, engine: TLSEngine) -> None:
         try:

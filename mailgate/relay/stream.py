@@ -25,7 +25,7 @@ from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.relay.streamend import MUCH, RelayEnd
+from mailgate.relay.streamend import LITTLE, MUCH, RelayEnd
 from mailgate.session import Session
 
 __all__ = ["StreamRelay", "StreamRelays"]
@@ -40,6 +40,7 @@ class StreamRelays(Relays):
 
     @ivar pipes: the pipes for C{splice}.
     @ivar buffer: the buffer for reading.
+    @ivar little: the part of it that is used while little is read.
     """
 
     clock: CoarseClock
@@ -53,6 +54,7 @@ class StreamRelays(Relays):
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
+        self.little = self.buffer[:LITTLE]
         self._flying: dict[StreamRelay, bool] = {}
         """The relays in a series of bursts, and whether the first burst is over."""
         self._settling: IDelayedCall | None = None
