@@ -42,6 +42,7 @@ def handOver(server: ProxyServer, client: ProxyClient, began: float) -> None:
     early = server.intake.takeAll()
     if session.debugging is not None:
         session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
+    server.transport.unregisterProducer()
     idle, linger = factory.relayTimeout, server.dialogue.timeout
     relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)
     factory.connections.discard(server)

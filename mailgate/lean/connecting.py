@@ -58,11 +58,6 @@ _ESTABLISHED = frozenset((errno.ECONNRESET, errno.EPIPE))
 """Errors that only an established connection has: the peer has reset it. An attempt that a reset ends is refused."""
 
 
-_STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
-_BEGUN = (0, errno.EINPROGRESS)
-"""What C{connect} returns for a connection that is made, or may be."""
-
-
 class Outgoing(StreamTransport):
     """
     The transport of a connection that this side makes. It exists before the connection does, and the first event
@@ -117,14 +112,14 @@ class Outgoing(StreamTransport):
             self.poller.soon(lambda: self.giveUp(reason))
 
     def _start(self, events: int, source: tuple[str, int] | None) -> None:
-        made = socket.SocketType(self.family, _STREAM)
+        made = socket.SocketType(self.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             if self.family != socket.AF_UNIX:
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source is not None:
                 made.bind(source)
             status = made.connect_ex(self._raw)
-            if status not in _BEGUN:
+            if status not in (0, errno.EINPROGRESS):
                 raise OSError(status, os.strerror(status))
             self.poller.watch(made.fileno(), self, events)
         except BaseException:
@@ -185,7 +180,10 @@ class Outgoing(StreamTransport):
         self.connected = True
         self.kind = BACKEND if self._isGreeted else SERVICE
         self.poller.transfer(self.fd, self)
-        self._want(READABLE)
+        if self._watched == READABLE:
+            self._wanted = READABLE
+        else:
+            self._want(READABLE)
         self.protocol = protocol
         try:
             protocol.makeConnection(self)

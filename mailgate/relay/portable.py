@@ -237,7 +237,7 @@ class Relays:
         done: Callable[[Any], object],
     ) -> BaseRelay:
         """
-        Make a relay, which replaces the producers of both transports. Call its C{start} to begin.
+        Make a relay. Call its C{start} to begin.
 
         @param client: the protocol of the client's connection.
         @param backend: the protocol of the backend's connection.
@@ -246,7 +246,6 @@ class Relays:
         @param linger: see L{BaseRelay}.
         @param done: see L{BaseRelay}.
         """
-        client.transport.unregisterProducer()
         return Relay(self, client, backend, session, idle, linger, done)
 
     def close(self) -> None:
