@@ -152,9 +152,8 @@ class CoarseClock:
 
     def getDelayedCalls(self) -> list[IDelayedCall]:
         """All timers that are still waiting, the reactor's included."""
-        waiting = [
-            timer for entries in (*self._ticks.values(), self._new) for timer in entries if isinstance(timer, _Timer)
-        ]
+        sets = (*self._ticks.values(), self._new)
+        waiting = [timer for entries in sets for timer in entries if isinstance(timer, _Timer)]
         return [*self._reactor.getDelayedCalls(), *waiting]
 
     def put(self, entry: Entry, due: float) -> None:

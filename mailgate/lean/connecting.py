@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.lean.descriptors import addressOf, reset
-from mailgate.lean.poller import BACKEND, READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BACKEND, GREETING, READABLE, SERVICE, WRITABLE, Poller
 from mailgate.lean.transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Outgoing(StreamTransport):
     fd = -1
     connected = False
     _noDelay = True
-    kind = BACKEND
+    kind = GREETING
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _wanted = 0
@@ -195,7 +195,12 @@ class Outgoing(StreamTransport):
             # There is no protocol, or its maker has cancelled the attempt.
             return
         self.connected = True
-        self._want(READABLE)
+        self.kind = BACKEND if self._isGreeted else SERVICE
+        self.poller.transfer(self.fd, self)
+        if self._watched == READABLE:
+            self._wanted = READABLE
+        else:
+            self._want(READABLE)
         try:
             self.protocol.makeConnection(self)
         except Exception:

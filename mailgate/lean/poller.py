@@ -21,15 +21,30 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["BACKEND", "BROKEN", "CLIENT", "PORT", "READABLE", "RELAY", "WRITABLE", "IOwner", "Poller"]
+__all__ = [
+    "BACKEND",
+    "BROKEN",
+    "CLIENT",
+    "GREETING",
+    "PORT",
+    "READABLE",
+    "RELAY",
+    "SERVICE",
+    "WRITABLE",
+    "IOwner",
+    "Poller",
+]
 
 READABLE: int = getattr(select, "EPOLLIN", 1)
 WRITABLE: int = getattr(select, "EPOLLOUT", 4)
 BROKEN: int = getattr(select, "EPOLLERR", 8)
 """An error such as a reset. Owners receive it whatever else they wait for."""
 
-PORT, CLIENT, BACKEND, RELAY = range(4)
-"""The kinds of owners, in the order in which their events are handled. Accepting first keeps the listen queue short."""
+PORT, CLIENT, SERVICE, GREETING, BACKEND, RELAY = range(6)
+"""
+The kinds of owners, in the order in which their events are handled: listening sockets, so that their queues stay short;
+clients before their login; services; backends whose greeting is awaited, and those that have greeted; relays.
+"""
 
 MOST_EVENTS = 256
 """The most events of one C{epoll_wait}. Without a limit, the call allocates room for one event of every connection."""
@@ -48,7 +63,7 @@ class IOwner(Protocol):
     """
     The owner of a descriptor.
 
-    @ivar kind: L{RELAY}, L{BACKEND}, L{CLIENT} or L{PORT}.
+    @ivar kind: what it is, such as L{CLIENT}.
     """
 
     kind: int
@@ -103,15 +118,17 @@ class Poller:
         @param owner: called when it is ready.
         @param events: what to wait for.
         """
-        if fd >= len(self._owners):
-            more = fd + 256 - len(self._owners)
-            self._owners.extend([None] * more)
-            self._kinds.extend([PORT] * more)
         if self._epoll is None:
             # Made on first use: a process that goes into the background would share it with its parent.
             self._epoll = select.epoll()
         self._epoll.register(fd, events)
-        self._owners[fd] = owner
+        try:
+            self._owners[fd] = owner
+        except IndexError:
+            more = fd + 256 - len(self._owners)
+            self._owners.extend([None] * more)
+            self._kinds.extend([PORT] * more)
+            self._owners[fd] = owner
         self._kinds[fd] = owner.kind
         self._watched += 1
         if self._watched == 1:

@@ -65,7 +65,8 @@ class BaseEnd(ABC):
     """
     One connection of a relay. It is the source of one direction, and the sink of the other.
 
-    It calls L{BaseRelay.moved} for each read, and L{BaseRelay.ended} and L{BaseRelay.released} once each.
+    It calls L{BaseRelay.moved} for each read, and L{BaseRelay.ended} and L{BaseRelay.released} once each. The last to
+    close may call L{BaseRelay.over} itself.
 
     @ivar peer: the end of the other connection.
     @ivar moved: the number of bytes received from this connection.
@@ -118,12 +119,13 @@ class BaseRelay(ABC):
 
     @ivar means: what made the relay: its clock and shared buffers.
     @ivar session: the session that is relayed.
+    @ivar active: when the last byte has moved.
     @ivar closing: whether both connections are being closed.
     """
 
     __slots__ = (
-        *("_active", "_backend", "_client", "_done", "_holds", "_limit", "_linger"),
-        *("closing", "means", "session"),
+        *("_backend", "_client", "_done", "_holds", "_limit", "_linger"),
+        *("active", "closing", "means", "session"),
     )
 
     means: Relays
@@ -160,7 +162,7 @@ class BaseRelay(ABC):
         self._limit = idle
         self._linger = min(idle, linger)
         self._done = done
-        self._active = means.clock.seconds()
+        self.active = means.seconds()
         self.closing = False
 
     @abstractmethod
@@ -179,7 +181,7 @@ class BaseRelay(ABC):
     @property
     def _due(self) -> float:
         """The time at which the relay must act if no byte moves."""
-        due, expires = self._active + self._limit, self.session.expires
+        due, expires = self.active + self._limit, self.session.expires
         delay = self.means.partings.delays.get(self)
         if delay is not None:
             due = delay.moment
@@ -189,7 +191,7 @@ class BaseRelay(ABC):
             return min(due, expires + LATEST + LAST)
         if delay is not None or due <= expires:
             return min(due, expires)
-        since = self.means.clock.seconds() if self._isWaiting else self._active
+        since = self.means.clock.seconds() if self._isWaiting else self.active
         return min(due, max(expires, min(since + QUIET, expires + LATEST)))
 
     @property
@@ -211,7 +213,7 @@ class BaseRelay(ABC):
 
     def idle(self) -> float:
         """Return the seconds since a byte has moved."""
-        return max(0.0, self.means.clock.seconds() - self._active)
+        return max(0.0, self.means.clock.seconds() - self.active)
 
     @property
     def isParted(self) -> bool:
@@ -220,7 +222,7 @@ class BaseRelay(ABC):
 
     def moved(self) -> None:
         """Note that a byte has moved."""
-        self._active = self.means.clock.seconds()
+        self.active = self.means.seconds()
 
     def ended(self, end: BaseEnd) -> None:
         """C{end} sends no more. Pass this on to the other side, which may still send."""
@@ -279,7 +281,8 @@ class BaseRelay(ABC):
             self.closing = closing
             self._limit = self._linger
             self.moved()
-            self._wait()
+            if not closing:
+                self._wait()
 
     def _hold(self) -> None:
         """The client has ended. The backend learns it when it has answered everything."""
@@ -309,7 +312,7 @@ class BaseRelay(ABC):
             self.abort()
         elif self.session.hasExpired(now):
             self.session.conclude(Outcome.EXPIRED)
-            if self.isStuck and now >= self._active + QUIET:
+            if self.isStuck and now >= self.active + QUIET:
                 # One side takes nothing. It is waited for no longer than others.
                 self.abort()
             else:
@@ -324,11 +327,15 @@ class BaseRelay(ABC):
 
     def close(self) -> None:
         """Close both sides, each after it has received its buffered bytes."""
-        self.means.partings.forget(self)
+        if self.means.partings.delays:
+            self.means.partings.forget(self)
         self._hurry(closing=True)
         client, backend = self._client, self._backend
         client.close()
         backend.close()
+        # Usually both are closed by now, and there is nothing to wait for.
+        if client.isOpen or backend.isOpen:
+            self._wait()
 
     def abort(self) -> None:
         """Close both sides at once."""
@@ -363,19 +370,24 @@ class BaseRelay(ABC):
         self.abort()
 
     def released(self) -> None:
-        """A connection has been closed. After both, record the totals and end the session."""
-        client, backend = self._client, self._backend
-        if not (client.isOpen or backend.isOpen):
+        """A connection has been closed. After both, the relay is L{over}."""
+        if not (self._client.isOpen or self._backend.isOpen):
+            self.over()
+
+    def over(self) -> None:
+        """Both connections have been closed: record the totals, and end the session."""
+        client, backend, session = self._client, self._backend, self.session
+        if self.means.partings.delays:
             self.means.partings.forget(self)
-            self._forget()
-            self.session.received, self.session.sent = client.moved, backend.moved
-            self.session.conclude(Outcome.RELAYED)
-            if self.session.debugging is not None:
-                _logEnd(self.session)
-            self._done(self)
-            # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
-            # reference to it.
-            del client.peer, backend.peer, self._client, self._backend
+        self._forget()
+        session.received, session.sent = client.moved, backend.moved
+        session.conclude(Outcome.RELAYED)
+        if session.debugging is not None:
+            _logEnd(session)
+        self._done(self)
+        # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
+        # reference to it.
+        del client.peer, backend.peer, self._client, self._backend
 
     @abstractmethod
     def _forget(self) -> None:

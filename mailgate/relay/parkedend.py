@@ -6,12 +6,13 @@ from __future__ import annotations
 import os
 
 from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.streamend import RelayEnd
 
 __all__ = ["ParkedEnd"]
 
 
-class ParkedEnd(RelayEnd):
+class ParkedEnd(BufferedEnd):
     """
     It still sends what waits. What the client sends is dropped without a look, encrypted or not. A class of its own, so
     that relaying has nothing to check.

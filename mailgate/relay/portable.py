@@ -217,12 +217,14 @@ class Relays:
     Makes relays.
 
     @ivar clock: measures the time of all relays.
+    @ivar seconds: returns the time.
     @ivar partings: the sessions whose clients wait until they are let go.
     """
 
     def __init__(self, clock: IReactorTime) -> None:
         """@param clock: measures the time of all relays."""
         self.clock = clock
+        self.seconds = clock.seconds
         self.partings = Partings(clock)
 
     def between(

@@ -15,15 +15,17 @@ from twisted.internet.interfaces import IDelayedCall
 
 from mailgate.lean.clock import CoarseClock
 from mailgate.lean.poller import Poller
+from mailgate.lean.quickack import NEVER, NOTHING
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.connection import HALF_CLOSED
 from mailgate.relay.base import BaseEnd, BaseRelay
+from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.leaving import LEAVING
 from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.relay.streamend import MUCH, RelayEnd
+from mailgate.relay.streamend import LITTLE, MUCH, RelayEnd
 from mailgate.session import Session
 
 __all__ = ["StreamRelay", "StreamRelays"]
@@ -38,6 +40,7 @@ class StreamRelays(Relays):
 
     @ivar pipes: the pipes for C{splice}.
     @ivar buffer: the buffer for reading.
+    @ivar little: the part of it that is used while little is read.
     """
 
     clock: CoarseClock
@@ -51,6 +54,7 @@ class StreamRelays(Relays):
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
+        self.little = self.buffer[:LITTLE]
         self._flying: dict[StreamRelay, bool] = {}
         """The relays in a series of bursts, and whether the first burst is over."""
         self._settling: IDelayedCall | None = None
@@ -170,19 +174,20 @@ class StreamRelay(BaseRelay):
         @param done: see L{BaseRelay}.
         """
         holds = backend.tls is not None and client.tls is None
-        ends = RelayEnd(self, client, isClient=True), RelayEnd(self, backend)
+        kind = RelayEnd if client.tls is None and backend.tls is None else BufferedEnd
+        ends = kind(self, client, NOTHING), kind(self, backend, NEVER)
         super().__init__(means, ends, holds, session, idle, linger, done)
         self.tick = 0
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
-        self._wait()
+        self.means.clock.put(self, self._due)
         client, backend = self._client, self._backend
         backend.begin(toClient)
         client.begin(toBackend)
 
     def movedAfter(self, moment: float) -> bool:
         """Whether a byte has moved after the time C{moment}."""
-        return self._active > moment
+        return self.active > moment
 
     @property
     def ends(self) -> tuple[RelayEnd, RelayEnd]:

@@ -3,7 +3,7 @@
 One connection of a relay between raw descriptors: how it is read, and how it is written.
 
 Plain bytes are copied while they are few. When they are many, they move from socket to socket through a pipe
-(splice(2)). Under TLS they pass through buffers that all sessions share.
+(splice(2)). L{mailgate.relay.bufferedend} is for relays with TLS on either side.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from OpenSSL import SSL
 from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from mailgate.lean.descriptors import ask, reset, sendingRoom
 from mailgate.lean.poller import READABLE, RELAY, WRITABLE
-from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NEVER, NOTHING, SUSPECT, acknowledge
+from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NOTHING, SUSPECT, acknowledge
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
 from mailgate.relay.leaving import LEAVING, expectsAfter
 from mailgate.relay.pipes import Pipe
 from mailgate.session import Outcome
-from mailgate.tls.engine import PeerClosed, TLSEngine
+from mailgate.tls.engine import TLSEngine
 
 if TYPE_CHECKING:
     from mailgate.relay.stream import StreamRelay
 
-__all__ = ["LITTLE", "MOST_WAITING", "MUCH", "RelayEnd"]
+__all__ = ["LITTLE", "MUCH", "OPEN", "SAFE", "RelayEnd"]
 
 LITTLE = 16384
 """The bytes of one read, which are copied, while no read fills the buffer."""
@@ -44,25 +43,22 @@ GROWTH = 16
 SAFE = 65536
 """The bytes of one read for any receiver. More only if the system has room to send them: the rest stays in memory."""
 
-MOST_WAITING = 4 * SAFE
-"""The most bytes that may wait for a receiver that makes TLS add to them. Relayed bytes are about a quarter of that."""
-
 MOST_MOVED = 2 * SAFE
 """The most bytes that are moved to memory from the pipe of a receiver that reads nothing."""
 
-SMALL = 1024
-"""A burst of fewer bytes does not make buffers grow."""
-
 _SPLICE: int = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
 
-_OPEN, _ENDING, _ENDED, _CLOSING = range(4)
-"""What a sink still sends: anything; waiting bytes and the end of file; nothing; waiting bytes, and then it closes."""
+OPEN, _ENDING, _ENDED, _CLOSING = range(4)
+"""
+What a sink still sends: anything; waiting bytes and the end of file; nothing; waiting bytes, and then it closes, or is
+closed already.
+"""
 
 
 class RelayEnd(BaseEnd):
     """
-    One connection of a L{mailgate.relay.stream.StreamRelay}. Both ends have the same class: Python takes a tenth longer
-    if two classes alternate.
+    One connection of a L{mailgate.relay.stream.StreamRelay} without TLS. Both ends have the same class: Python takes a
+    tenth longer if two classes alternate.
 
     @ivar fd: the descriptor, -1 once it is closed.
     @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
@@ -75,28 +71,26 @@ class RelayEnd(BaseEnd):
     kind = RELAY
     peer: RelayEnd
 
-    def __init__(self, relay: StreamRelay, transport: StreamTransport, isClient: bool = False) -> None:
+    def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
         """
         Take over the descriptor of a transport.
 
         @param relay: the relay.
         @param transport: the transport, which is unusable afterwards.
-        @param isClient: whether this is the client's connection.
+        @param expected: the state of L{mailgate.lean.quickack} at the beginning.
         """
         self.relay = relay
-        self.expected = NOTHING if isClient else NEVER
-        self.fd = transport.fd
+        self.expected = expected
+        self.fd = fd = transport.fd
         self._engine: TLSEngine | None
         self._engine, unsent = transport.surrender()
-        if self._engine is not None:
-            self._engine.forget()
         self.waiting: bytes | memoryview | tuple[Pipe, int] | None = unsent or None
         self._events = READABLE
         self._size = LITTLE
-        self._state = _OPEN
+        self._state = OPEN
         self.finished = False
         self.moved = 0
-        transport.poller.transfer(self.fd, self)
+        transport.poller.transfer(fd, self)
 
     @property
     def isOpen(self) -> bool:
@@ -115,22 +109,31 @@ class RelayEnd(BaseEnd):
             self._stick()
         if data:
             self._pass(data)
-        if self._engine is not None:
-            # The engine may hold decrypted bytes that the dialogue did not read.
-            self._decrypt(self._engine)
 
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
         if events & WRITABLE:
             self._flush()
-        if events & ~WRITABLE and self._events & READABLE:
-            try:
-                self._read()
-            except BlockingIOError:
+        if events == WRITABLE or not self._events & READABLE:
+            return
+        # Read once, so that one fast stream does not starve the others.
+        try:
+            if self._size > LITTLE:
+                self._splice()
                 return
-            except OSError:
-                self.relay.lost(self)
+            data = os.read(fd, LITTLE)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.relay.lost(self)
+            return
+        if not data:
+            self._ended()
+            return
+        if len(data) == LITTLE:
+            self._size = LITTLE * GROWTH
+        self._pass(data)
 
     def failed(self, failure: Failure) -> None:
         """End this session, and no other: the reactor stops, or our code raised C{failure}."""
@@ -147,70 +150,14 @@ class RelayEnd(BaseEnd):
 
     def settle(self) -> None:
         """Release the memory that bursts have used."""
-        if self._engine is not None:
-            self._engine.settle()
 
     # The source.
-
-    def _read(self) -> None:
-        """Read once, so that one fast stream does not starve the others. Raises OSError if the connection is lost."""
-        if self._engine is not None or self.peer._engine is not None:
-            self._readThroughBuffer()
-        elif self._size > LITTLE:
-            self._splice()
-        else:
-            data = os.read(self.fd, LITTLE)
-            if data:
-                if len(data) == LITTLE:
-                    self._size = LITTLE * GROWTH
-                self._pass(data)
-            else:
-                self._ended()
-
-    def _readThroughBuffer(self) -> None:
-        target = self.relay.means.buffer[: self._fitting(self._size)]
-        count = os.readv(self.fd, (target,))
-        if not count:
-            # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
-            self.relay.lost(self) if self._engine is not None else self._ended()
-            return
-        if count == len(target) or self._size > LITTLE:
-            self._grow(count, len(target))
-        if self._engine is None:
-            self._pass(target[:count])
-        else:
-            self._engine.feed(target[:count])
-            self._decrypt(self._engine)
-        if (count > SMALL or len(target) > LITTLE) and self.fd >= 0:
-            self.relay.means.flown(self.relay, count < len(target))
-
-    def _decrypt(self, engine: TLSEngine) -> None:
-        try:
-            data = engine.read()
-            while data is not None and not self.finished:
-                self._pass(data)
-                data = engine.read()
-        except PeerClosed:
-            self._ended()
-        except SSL.Error:
-            self._broken()
-        if self.fd >= 0:
-            self._answer(engine.output())
-
-    def _answer(self, data: bytes | memoryview) -> None:
-        """Send what TLS itself answers, such as the answer to a KeyUpdate."""
-        if data:
-            self._put(data)
-            waiting = self.waiting
-            if waiting is not None and len(waiting) > MOST_WAITING:
-                # The peer keeps causing answers, and does not read them.
-                self.relay.lost(self)
 
     def _splice(self) -> None:
         pipes = self.relay.means.pipes
         pipe = pipes.take()
         if pipe is None:
-            self._readThroughBuffer()
+            self._copy()
             return
         size = self._fitting(min(self._size, pipe.size))
         try:
@@ -235,6 +182,16 @@ class RelayEnd(BaseEnd):
         if self.expected:
             self._acknowledge()
 
+    def _copy(self) -> None:
+        """Relay a fast stream for which there is no pipe."""
+        target = self.relay.means.buffer[: self._fitting(self._size)]
+        count = os.readv(self.fd, (target,))
+        if count:
+            self._grow(count, len(target))
+            self._pass(target[:count])
+        else:
+            self._ended()
+
     def _fitting(self, size: int) -> int:
         """C{size}, or less if the system cannot send so many bytes to the receiver at once."""
         return size if size <= SAFE else min(size, max(SAFE, sendingRoom(self.peer.fd)))
@@ -248,12 +205,11 @@ class RelayEnd(BaseEnd):
     def _pass(self, data: bytes | memoryview) -> None:
         size = len(data)
         self.moved += size
-        self.relay.moved()
-        peer = self.peer
-        if peer.expected >= BEGUN:
+        relay, peer, expected = self.relay, self.peer, self.expected
+        relay.active = relay.means.seconds()
+        if not expected and peer.expected >= BEGUN:
             peer.expected = NOTHING
         peer.send(data)
-        expected = self.expected
         # Looking closer at every command would cost a tenth of relaying it.
         if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
             self.expected = expected = expectsAfter(expected, data)
@@ -268,32 +224,15 @@ class RelayEnd(BaseEnd):
         if not self.finished:
             self.finished = True
             self.relay.ended(self)
-            # Usually the connection is closed by now, and this costs no system call.
-            self._want(self._events & ~READABLE)
-
-    def _broken(self) -> None:
-        """The ciphertext is invalid: send the alert, and drop the connection."""
-        assert self._engine is not None
-        self._put(self._engine.output())
-        if self.fd >= 0:
-            self.relay.lost(self)
+            # Usually the connection is closed by now.
+            if self.fd >= 0:
+                self._want(self._events & ~READABLE)
 
     # The sink.
 
     def send(self, data: bytes | memoryview) -> None:
-        """Send C{data} to this connection. The caller may reuse the buffer afterwards."""
-        if self._state != _OPEN or self.fd < 0:
-            return
-        if self._engine is not None:
-            try:
-                data = self._engine.encrypt(data)
-            except SSL.Error:
-                self.relay.lost(self)
-                return
-        self._put(data)
-
-    def _put(self, data: bytes | memoryview) -> None:
-        if self.fd < 0 or not data:
+        """Send C{data}, unless nothing may follow what was sent. The caller may reuse the buffer afterwards."""
+        if self._state != OPEN:
             return
         if self.waiting is not None:
             assert not isinstance(self.waiting, tuple)
@@ -388,16 +327,10 @@ class RelayEnd(BaseEnd):
     # The end.
 
     def finishWriting(self) -> None:
-        if self._state == _OPEN:
-            self._sendCloseNotify()
+        if self._state == OPEN:
             self._state = _ENDING
             if self.waiting is None:
                 self._endWriting()
-
-    def _sendCloseNotify(self) -> None:
-        if self._engine is not None and self._state == _OPEN:
-            self._engine.closeNotify()
-            self._put(self._engine.output())
 
     def _endWriting(self) -> None:
         self._state = _ENDED
@@ -407,9 +340,8 @@ class RelayEnd(BaseEnd):
                 ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
 
     def close(self) -> None:
-        if self.fd < 0 or self._state == _CLOSING:
+        if self._state == _CLOSING:
             return
-        self._sendCloseNotify()
         self._state = _CLOSING
         heard, self.finished = self.finished, True
         if self.waiting is not None:
@@ -421,11 +353,10 @@ class RelayEnd(BaseEnd):
 
     def _hangUp(self) -> None:
         """Close: all bytes are sent."""
-        if self.fd >= 0:
-            # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
-            with suppress(OSError):
-                os.readv(self.fd, (self.relay.means.buffer,))
-            self.release()
+        # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
+        with suppress(OSError):
+            os.readv(self.fd, (self.relay.means.buffer,))
+        self.release()
 
     def abort(self) -> None:
         if self.fd >= 0:
@@ -434,17 +365,19 @@ class RelayEnd(BaseEnd):
             self.release()
 
     def release(self) -> None:
-        if self.fd < 0:
+        fd = self.fd
+        if fd < 0:
             return
-        means = self.relay.means
-        fd, self.fd = self.fd, -1
+        relay = self.relay
+        self.fd = -1
         # One event may announce several things, and the first may have closed the connection.
         self._events = 0
+        self._state = _CLOSING
         self.finished = True
-        if self._engine is not None:
-            self._engine.closeNotify()
-        means.poller.release(fd)
-        if isinstance(self.waiting, tuple):
-            means.pipes.drop(self.waiting[0])
-        self.waiting = None
-        self.relay.released()
+        relay.means.poller.release(fd)
+        if self.waiting is not None:
+            if isinstance(self.waiting, tuple):
+                relay.means.pipes.drop(self.waiting[0])
+            self.waiting = None
+        if self.peer.fd < 0:
+            relay.over()

@@ -60,9 +60,10 @@ class TLSEngine(ABC):
 
     @ivar connection: OpenSSL's connection; L{None} after L{forget}.
     @ivar handshaken: whether the handshake is complete.
+    @ivar isDry: whether L{read} returns L{None} until there is more ciphertext.
     """
 
-    __slots__ = ("_closing", "_dry", "_failure", "connection", "handshaken")
+    __slots__ = ("_closing", "_failure", "connection", "handshaken", "isDry")
 
     connection: SSL.Connection | None
 
@@ -71,7 +72,7 @@ class TLSEngine(ABC):
         self.connection = connection
         self.handshaken = False
         self._closing = False
-        self._dry = True
+        self.isDry = True
         self._failure: Exception | None = None
 
     def handshake(self) -> bool:
@@ -168,7 +169,6 @@ class TLSEngine(ABC):
             return
         # OpenSSL reports the error again at the next read. Do not keep the exception: its traceback refers to the
         # engine.
-        self._dry = False
         try:
             raise failure
         finally:
@@ -194,24 +194,23 @@ class PublicEngine(TLSEngine):
         self._sealed = bytearray()
 
     def feed(self, data: Buffer) -> None:
-        self._dry = False
+        self.isDry = False
         self._unread += data
 
     def read(self) -> memoryview | None:
         assert self.handshaken
-        if self._dry:
-            self._raiseFailure()
+        if self.isDry:
             return None
+        self._raiseFailure()
         size = 0
         while size < READ_SIZE:
             try:
                 size += self._session.recv_into(self._plain[size:], RECORD)
             except SSL.WantReadError:
                 if not self._supply():
-                    self._dry = True
+                    self.isDry = True
                     break
             except SSL.Error as error:
-                self._dry = True
                 self._failure = PeerClosed() if isinstance(error, SSL.ZeroReturnError) else error.with_traceback(None)
                 break
         if size == 0:

@@ -122,18 +122,19 @@ class FastEngine(TLSEngine):
 
     def feed(self, data: Buffer) -> None:
         size = len(data)
-        if size > _SMALL or not self._dry:
+        if size > _SMALL or not self.isDry:
             self._grown = True
-        self._dry = False
+        self.isDry = False
         binding = self._binding
         # cffi passes bytes to C without a copy.
         binding.bioWrite(self._intoSSL, data if data.__class__ is bytes else binding.fromBuffer(data), size)
 
     def read(self) -> memoryview | None:
         assert self.handshaken
-        if self._dry:
-            self._raiseFailure()
+        if self.isDry:
             return None
+        if self._failure is not None:
+            self._raiseFailure()
         binding = self._binding
         sslRead, ssl, plain = binding.sslRead, self._ssl, binding.plain
         size = got = sslRead(ssl, plain, READ_SIZE)
@@ -142,9 +143,11 @@ class FastEngine(TLSEngine):
             got = sslRead(ssl, plain + size, READ_SIZE - size)
             if got > 0:
                 size += got
-        self._dry = got <= 0 or size < READ_SIZE
-        if got <= 0:
+        if got > 0:
+            self.isDry = size < READ_SIZE
+        else:
             self._failure = binding.explain(ssl, got)
+            self.isDry = self._failure is None
             if size <= 0:
                 self._raiseFailure()
                 return None
@@ -179,8 +182,18 @@ class FastEngine(TLSEngine):
 
     def encrypt(self, data: Buffer) -> memoryview | bytes:
         size = len(data)
-        if not 0 < size <= READ_SIZE:
-            return super().encrypt(data)
+        if not 0 < size <= _PIECE:
+            return self._encryptPieces(data) if 0 < size <= READ_SIZE else super().encrypt(data)
+        binding = self._binding
+        source = binding.fromBuffer(data)
+        sent = binding.sslWrite(self._ssl, source, size)
+        if sent <= 0:
+            del source  # As in write.
+            raise binding.explain(self._ssl, sent) or SSL.WantReadError()
+        return self.output()
+
+    def _encryptPieces(self, data: Buffer) -> memoryview | bytes:
+        size = len(data)
         binding, filled, source = self._binding, 0, self._binding.fromBuffer(data)
         for at in range(0, size, _PIECE):
             sent = binding.sslWrite(self._ssl, source + at, min(_PIECE, size - at))

@@ -70,7 +70,7 @@ class Relay(BaseRelay):
     def _wait(self) -> None:
         self._forget()
         clock = self.means.clock
-        self.call = clock.callLater(self._active + self._limit - clock.seconds(), self.expired)
+        self.call = clock.callLater(self.active + self._limit - clock.seconds(), self.expired)
 
     def _forget(self) -> None:
         if self.call is not None and self.call.active():

@@ -12,6 +12,7 @@ from OpenSSL import SSL
 from mailgate.login import Trouble
 from mailgate.relay import streamend as relayend
 from mailgate.relay.base import HELD
+from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.streamend import LITTLE
 from mailgate.session import Outcome
 from mailgate.test.support.relaycase import (
@@ -324,7 +325,7 @@ class EndTests(RelayCase):
             passed.append(len(data))
             relayed.relay.close()
 
-        self.patch(relayend.RelayEnd, "send", lambda end, data: send(data))
+        self.patch(BufferedEnd, "send", lambda end, data: send(data))
         self.until(getattr, relayed, "done")
         self.assertEqual(backend.fd, -1)
         self.assertEqual(relayed.counters, (passed[0], 0))

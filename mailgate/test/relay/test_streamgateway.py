@@ -134,7 +134,7 @@ class GatewayTests(TestCase):
         own = [relay, relay._client, relay._backend, session, session.client, session.user, session.started]
         # What it counts for in limits is the name of the user.
         self.assertIs(session.counted, session.user)
-        own += [relay.tick, relay._active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
+        own += [relay.tick, relay.active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
         self.assertLess(sum(map(sys.getsizeof, own)), 855)
         # Sessions share equal values.
         await self.loggedIn("plain")

@@ -12,6 +12,7 @@ from typing import Any
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay import streamend as relayend
+from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.portable import Relay
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelay
@@ -162,7 +163,7 @@ class FreedTests(RelayCase):
         return sum(type(each) in kinds for each in gc.get_objects())
 
     def assertFreed(self, end: Callable[[Relayed], object], *tls: bool) -> None:
-        kinds = (StreamRelay, relayend.RelayEnd)
+        kinds = (StreamRelay, relayend.RelayEnd, BufferedEnd)
         before = self.alive(*kinds)
         relayed = self.relayed(*tls)
         self.assertEqual(self.alive(*kinds), before + 3)

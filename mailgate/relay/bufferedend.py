@@ -1,0 +1,148 @@
+# -*- test-case-name: mailgate.test.relay.test_stream -*-
+"""
+One connection of a relay between raw descriptors with TLS on at least one side: all bytes pass through buffers that all
+sessions share.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from OpenSSL import SSL
+
+from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.lean.transport import StreamTransport
+from mailgate.relay.streamend import LITTLE, OPEN, SAFE, RelayEnd
+from mailgate.tls.engine import PeerClosed, TLSEngine
+
+if TYPE_CHECKING:
+    from mailgate.relay.stream import StreamRelay
+
+__all__ = ["MOST_WAITING", "BufferedEnd"]
+
+MOST_WAITING = 4 * SAFE
+"""The most bytes that may wait for a receiver that makes TLS add to them. Relayed bytes are about a quarter of that."""
+
+SMALL = 1024
+"""A burst of fewer bytes does not make buffers grow."""
+
+
+class BufferedEnd(RelayEnd):
+    """One connection, with or without TLS. At least one side of the relay uses TLS."""
+
+    __slots__ = ()
+
+    def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
+        """See L{RelayEnd}."""
+        super().__init__(relay, transport, expected)
+        if self._engine is not None:
+            self._engine.forget()
+
+    def begin(self, data: bytes) -> None:
+        super().begin(data)
+        if self._engine is not None and self.fd >= 0:
+            # The engine may hold decrypted bytes that the dialogue did not read.
+            self._decrypt(self._engine)
+
+    def ready(self, fd: int, events: int) -> None:
+        if events & WRITABLE:
+            self._flush()
+        if events == WRITABLE or not self._events & READABLE:
+            return
+        try:
+            self._read()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.relay.lost(self)
+
+    def settle(self) -> None:
+        if self._engine is not None:
+            self._engine.settle()
+
+    def _read(self) -> None:
+        """Read once. Raises OSError if the connection is lost."""
+        engine = self._engine
+        means, size = self.relay.means, self._size
+        target = means.little if size == LITTLE else means.buffer[: self._fitting(size)]
+        count = os.readv(self.fd, (target,))
+        if not count:
+            # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
+            self.relay.lost(self) if engine is not None else self._ended()
+            return
+        if count == LITTLE or size > LITTLE:
+            self._grow(count, len(target))
+        if engine is None:
+            self._pass(target[:count])
+        else:
+            engine.feed(target[:count])
+            self._decrypt(engine)
+        if (count > SMALL or size > LITTLE) and self.fd >= 0:
+            means.flown(self.relay, count < len(target))
+
+    def _decrypt(self, engine: TLSEngine) -> None:
+        try:
+            data = engine.read()
+            while data is not None and not self.finished:
+                self._pass(data)
+                data = None if engine.isDry else engine.read()
+        except PeerClosed:
+            self._ended()
+        except SSL.Error:
+            self._broken(engine)
+        if self.fd >= 0:
+            output = engine.output()
+            if output:
+                self._answer(output)
+
+    def _answer(self, data: bytes | memoryview) -> None:
+        """Send what TLS itself answers, such as the answer to a KeyUpdate."""
+        self.put(data)
+        waiting = self.waiting
+        if waiting is not None and len(waiting) > MOST_WAITING:
+            # The peer keeps causing answers, and does not read them.
+            self.relay.lost(self)
+
+    def _broken(self, engine: TLSEngine) -> None:
+        """The ciphertext is invalid: send the alert, and drop the connection."""
+        self._putOutput(engine)
+        if self.fd >= 0:
+            self.relay.lost(self)
+
+    def _putOutput(self, engine: TLSEngine) -> None:
+        output = engine.output()
+        if output and self.fd >= 0:
+            self.put(output)
+
+    put = RelayEnd.send
+    """Send what is encrypted already."""
+
+    def send(self, data: bytes | memoryview) -> None:
+        if self._engine is not None:
+            if self._state != OPEN:
+                return
+            try:
+                data = self._engine.encrypt(data)
+            except SSL.Error:
+                self.relay.lost(self)
+                return
+        self.put(data)
+
+    def finishWriting(self) -> None:
+        self._sendCloseNotify()
+        super().finishWriting()
+
+    def close(self) -> None:
+        self._sendCloseNotify()
+        super().close()
+
+    def _sendCloseNotify(self) -> None:
+        if self._engine is not None and self._state == OPEN:
+            self._engine.closeNotify()
+            self._putOutput(self._engine)
+
+    def release(self) -> None:
+        if self._engine is not None and self.fd >= 0:
+            self._engine.closeNotify()
+        super().release()
