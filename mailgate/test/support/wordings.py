@@ -34,7 +34,8 @@ class OAuth:
 
     @property
     def name(self) -> bytes:
-        return self.method.value.upper().encode()
+        name: str = self.method.value
+        return name.upper().encode()
 
     @property
     def initial(self) -> bytes:
