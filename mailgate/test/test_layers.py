@@ -32,7 +32,7 @@ PACKAGES = {
     "relay": "directives login log session tls lean interfaces",
     "rules": "directives login net",
     "upstream": "directives login log tls net limits rules",
-    "backend": "directives login scram log tls session net interfaces relay rules upstream",
+    "backend": "directives login scram log tls session net lean interfaces relay rules upstream",
     "watch": MIDDLE,
     "frontend": MIDDLE,
     "auth": MIDDLE,
