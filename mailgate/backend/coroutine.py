@@ -24,7 +24,7 @@ class Condition:
     anything to wait for before you await.
 
     @ivar task: the task that waits.
-    @ivar loss: why nothing more is to be waited for: raised where a wait would begin. L{None} before.
+    @ivar loss: why there is nothing more to wait for; each wait that would begin raises it. L{None} before.
     """
 
     task: Task | None = None

@@ -17,7 +17,7 @@ __all__ = ["Lines"]
 class Lines(Condition, RelayedProtocol):
     """
     A connection that coroutines read. A L{mailgate.backend.coroutine.Task} runs them and this connection resumes them,
-    so a line costs no Deferred. Whoever awaits the connection itself waits for a change: the connection is made, a TLS
+    so a line costs no Deferred. To await the connection itself is to wait for a change: the connection is made, a TLS
     handshake has ended, or bytes have arrived.
 
     @ivar limit: the most bytes of a line (C{proxy_buffer}).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from attrs import field, frozen
+from attrs import frozen
 
 from mailgate.directives import (
     GatewaySettings,
@@ -78,16 +78,6 @@ class ProxySettings:
 
     hops: int = directive("proxy_hops", _hops, 7)
 
-    tellsByCommand: bool = field(init=False, eq=False, repr=False)
-    """
-    Whether the gateway sends the client's address to IMAP, POP3 and ManageSieve backends by ID or XCLIENT. Not with a
-    PROXY header: the backend then checks the client's address, not the gateway's, before it trusts such a command.
-    """
-
-    @tellsByCommand.default
-    def _isTold(self) -> bool:
-        return self.identity == "auto" and self.proxyProtocol == "off"
-
     def hopsOf(self, request: LoginRequest) -> int:
         """
         Through how many gateways, this one included, the login of C{request} may still go: as many as C{proxy_hops}
@@ -127,3 +117,12 @@ class ProxySettings:
             backend = server[cls].backend
             if isinstance(backend, BackendGroup):
                 yield from groupProblems(settings, server, "proxy_pass", backend)
+
+    @property
+    def tellsByCommand(self) -> bool:
+        """
+        Whether the gateway sends the client's address to IMAP, POP3 and ManageSieve backends by ID or XCLIENT. Not with
+        a PROXY header: the backend then checks the client's address, not the gateway's, before it trusts such a
+        command.
+        """
+        return self.identity == "auto" and self.proxyProtocol == "off"

@@ -71,6 +71,10 @@ _ESTABLISHED = frozenset((errno.ECONNRESET, errno.EPIPE))
 """Errors that only an established connection has: the peer has reset it. An attempt that a reset ends is refused."""
 
 
+def _errorOf(status: int) -> OSError:
+    return OSError(status, os.strerror(status))
+
+
 class Outgoing(StreamTransport):
     """
     The transport of a connection that this side makes. It exists before the connection does, and the first event
@@ -131,7 +135,7 @@ class Outgoing(StreamTransport):
                 made.bind(source)
             status = made.connect_ex(self._raw)
             if status not in _BEGUN:
-                raise OSError(status, os.strerror(status))
+                raise _errorOf(status)
             self.poller.watch(made.fileno(), self, events)
         except BaseException as error:
             if made is not None:
@@ -159,8 +163,10 @@ class Outgoing(StreamTransport):
 
     def _decide(self, events: int) -> int:
         """
-        The first event: the attempt has succeeded or failed. Return the events that are left for the connection; 0 for
-        none.
+        The first event: the attempt has succeeded or failed.
+
+        @param events: what has happened.
+        @return: the events that are left for the connection; 0 for none.
         """
         if events & _UNUSUAL and (error := self._error()) is not None:
             if error.errno in _ESTABLISHED:

@@ -4,17 +4,21 @@ Tests for L{mailgate.backend.tries}: how many servers a login tries and for how 
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from attrs import evolve
 from twisted.internet.defer import CancelledError
+from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.retry import CAUSES, RetrySettings
+from mailgate.backend.tries import Tries
 from mailgate.config import parse
 from mailgate.directives import ConfigurationError
+from mailgate.lean.clock import CoarseClock
 from mailgate.login import Backend, BackendGroup, BackendTLS
 from mailgate.net.naming import NamingReactor
 from mailgate.protocols.pop3 import POP3
@@ -30,7 +34,7 @@ from mailgate.test.support.failures import (
     settingsOfGroup,
     shakes,
 )
-from mailgate.testing import Attempt, CheckedSession, routeTo
+from mailgate.testing import Attempt, CheckedSession, requestFor, routeTo
 from mailgate.tls.errors import CertificateError
 from mailgate.upstream.upstreams import Upstreams
 
@@ -336,3 +340,51 @@ class DirectiveTests(SynchronousTestCase):
         self.assertEqual(RetrySettings().within(45.0).wholeLogin, 45)
         self.assertEqual(RetrySettings(loginTimeout=20.0).within(45.0).wholeLogin, 20)
         self.assertEqual(evolve(RetrySettings(), loginTimeout=4.0).attempt, 4)
+
+
+class DeadlineTests(SynchronousTestCase):
+    """The deadline of an attempt, in a clock that is exact to one second."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(100_000.0)
+        self.expired: list[float] = []
+
+    def begin(self, retry: RetrySettings) -> Tries:
+        session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH)
+        tries = Tries(routeTo(), requestFor("pop3"), session, CoarseClock(self.clock))
+        client: Any = SimpleNamespace(expired=lambda: self.expired.append(self.clock.seconds() - 100_000.0))
+        place: Any = SimpleNamespace(wholeLogin=retry.wholeLogin, attempt=retry.attempt)
+        tries.begin(place, client)
+        return tries
+
+    def letPass(self, seconds: int) -> None:
+        self.clock.pump([0.25] * (4 * seconds))
+
+    def test_short(self) -> None:
+        """A short one is exact."""
+        self.begin(RetrySettings(connectTimeout=2.25))
+        self.letPass(5)
+        self.assertEqual(self.expired, [2.25])
+
+    def test_moved(self) -> None:
+        """It moves to the end of the login once the backend has greeted, and expires once."""
+        for hasGreeted, expected in ((False, 10.0), (True, 30.0)):
+            self.setUp()
+            tries = self.begin(RetrySettings())
+            self.letPass(5)
+            if hasGreeted:
+                tries.due = tries.deadline
+            self.letPass(60)
+            (moment,) = self.expired
+            self.assertTrue(expected <= moment <= expected + 1, moment)
+
+    def test_dropped(self) -> None:
+        """After the attempt nothing waits for it, whether or not the deadline has moved."""
+        for seconds in (0, 15):
+            tries = self.begin(RetrySettings())
+            tries.due = tries.deadline
+            self.letPass(seconds)
+            tries.deadlines.drop(tries)
+            self.letPass(60)
+            self.assertEqual((self.expired, self.clock.getDelayedCalls()), ([], []))

@@ -16,6 +16,7 @@ from mailgate.backend.offers import Announcement, Known, Offers
 from mailgate.backend.settings import ProxySettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendTLS, Denial, Envelope, Trouble
+from mailgate.net.endpoints import beginning
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.imap4.capabilities import learnable, withoutHidden
 from mailgate.protocols.imap4.client import IMAP4Client
@@ -184,7 +185,7 @@ class AskedTests(SynchronousTestCase):
     def ask(self, greeting: bytes, *replies: bytes, tls: BackendTLS | None = None, known: Known | None = None) -> Any:
         self.heard = b""
         nowhere: Any = Nowhere()
-        client = IMAP4Client(settingsOf("imap"), "mx.test", Backend("192.0.2.1", 143, tls, False), nowhere)
+        client = IMAP4Client(settingsOf("imap"), "mx.test", Backend("192.0.2.1", 143, tls, False), beginning(nowhere))
         if known is not None:
             client.known = known
 
