@@ -185,6 +185,10 @@ class Watcher:
         count = self._count
         for outcome, number in Counter(map(_outcomeOf, sessions)).items():
             count("mailgate_connections_ended", (protocol, _OUTCOMES[outcome]), number)
+            if outcome is Outcome.LIMITED:
+                limited = (session.server for session in sessions if session.outcome is outcome)
+                for server, connections in Counter(limited).items():
+                    count("mailgate_connections_limited", (self._servers.get(server, OTHER),), connections)
         areRelays = [*map(_isRelay, map(_reachedOf, sessions))]
         relays = [*compress(sessions, areRelays)]
         if relays:
@@ -192,11 +196,7 @@ class Watcher:
             self.tally.observeAll("mailgate_session_seconds", (protocol,), seconds)
             count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, relays)))
             count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, relays)))
-        others = [*compress(sessions, map(not_, areRelays))]
-        settle(self.tally, protocol, others)
-        for session in others:
-            if session.outcome is Outcome.LIMITED:
-                count("mailgate_connections_limited", (self._servers.get(session.server, OTHER),))
+        settle(self.tally, protocol, compress(sessions, map(not_, areRelays)))
         if self.stories.isKept:
             self.stories.ended(sessions, moments)
 
