@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -49,8 +49,8 @@ clients before their login; services; backends whose greeting is awaited, and th
 MOST_EVENTS = 256
 """The most events of one C{epoll_wait}. Without a limit, the call allocates room for one event of every connection."""
 
-FEW = 2
-"""The most events that are handled in the order in which the system reports them."""
+FEW = 8
+"""The most events that are handled in the order in which the system reports them: sorting these costs what it saves."""
 
 MOST_ROUNDS = 8
 """
@@ -184,17 +184,17 @@ class Poller:
 
     def doRead(self) -> None:
         """Handle what is ready."""
-        owners, kindOf = self._owners, self._kinds.__getitem__
+        owners = self._owners
         self._working = True
         for _ in range(MOST_ROUNDS):
-            events = dict(self._epoll.poll(0, MOST_EVENTS))
+            events = self._epoll.poll(0, MOST_EVENTS)
             if not events:
                 break
-            for fd in sorted(events, key=kindOf) if len(events) > FEW else events:
+            for fd, what in self._grouped(events) if len(events) > FEW else events:
                 owner = owners[fd]
                 if owner is not None:
                     try:
-                        owner.ready(fd, events[fd])
+                        owner.ready(fd, what)
                     except Exception:
                         self._raised(owner)
             if self._soon or self._closing:
@@ -202,6 +202,12 @@ class Poller:
         self._working = False
         if self._ending:
             self.close()
+
+    def _grouped(self, events: list[tuple[int, int]]) -> Iterable[tuple[int, int]]:
+        """Sort C{events} by the kinds of their owners. No step in Python is taken for an event."""
+        ready = dict(events)
+        order = sorted(ready, key=self._kinds.__getitem__)
+        return zip(order, map(ready.__getitem__, order), strict=True)
 
     def _raised(self, owner: IOwner) -> None:
         failure = Failure()
