@@ -138,7 +138,7 @@ class Standing:
     @ivar wait: seconds for which C{limit_req login} holds the login back; below 0: it is refused.
     @ivar turn: seconds until the next login of the user from unknown networks may pass (R6); 0: now.
     @ivar sessions: how many sessions of the protocol the user has at each gateway, and how many of them from the
-        address. Gateways that have not beaten lately are left out.
+        address. Gateways without, and those that have not beaten lately, are left out.
     """
 
     guesses: Sequence[Guess] = ()
@@ -152,6 +152,11 @@ class Standing:
     wait: float = 0.0
     turn: float = 0.0
     sessions: Mapping[str, tuple[int, int]] = field(factory=dict)
+
+    def elsewhere(self, gateway: str) -> tuple[int, int]:
+        """Return the sum of C{sessions} at other gateways than C{gateway}."""
+        others = [counts for name, counts in self.sessions.items() if name != gateway]
+        return sum([total for total, _ in others]), sum([part for _, part in others])
 
 
 # As above.
@@ -260,6 +265,15 @@ class IStore(Protocol):
 
     def check(self, question: Question) -> Deferred[Standing]:
         """Say what all gateways know about a login, and count it for C{limit_req login}. C{question} is the login."""
+
+    def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
+        """
+        Say what concerns logins of known pairs, many together: failures, blocks, and sessions at other gateways than
+        this one. Nothing is counted by this.
+
+        @param questions: the logins, one at least. The windows of the first hold for all.
+        @return: fires with what is known of each; L{None} for nothing.
+        """
 
     def failed(self, failure: Failure) -> Deferred[bool]:
         """

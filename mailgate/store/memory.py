@@ -84,6 +84,19 @@ class MemoryStore:
         standing = self.memory.logins.check(question, now)
         return succeed(evolve(standing, sessions=self._sessionsOf(question.user, question, now)))
 
+    def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
+        now = self._clock.seconds()
+        return succeed([self._known(each, now) for each in questions])
+
+    def _known(self, question: Question, now: float) -> Standing | None:
+        found = self.memory.logins.check(evolve(question, interval=0.0), now)
+        sessions = self._sessionsOf(question.user, question, now)
+        sessions = {gateway: counts for gateway, counts in sessions.items() if gateway != self._gateway}
+        weights = found.atAddress, found.atNetwork, found.ofUser, found.failedUsers
+        if not (found.guesses or found.marks or sessions or any(weights)):
+            return None
+        return Standing(found.guesses, *weights, marks=found.marks, sessions=sessions)
+
     def failed(self, failure: Failure) -> Deferred[bool]:
         return succeed(self.memory.logins.failed(failure, self._clock.seconds()))
 
@@ -201,7 +214,8 @@ class MemoryStore:
         for gateway, (run, counts) in (memory.counts.get(user, now) or {}).items():
             if self._isAlive(gateway, now) and memory.gateways[gateway].run == run:
                 total = sum(count for key, count in counts.items() if key.startswith(protocol))
-                found[gateway] = total, counts.get(part, 0)
+                if total:
+                    found[gateway] = total, counts.get(part, 0)
         return found
 
     # Messages.

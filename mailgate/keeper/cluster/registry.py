@@ -288,8 +288,7 @@ class Registry:
         return self._store.check(question).addCallbacks(self._others, _trap)
 
     def _others(self, standing: Standing) -> tuple[int, int] | None:
-        others = [counts for gateway, counts in standing.sessions.items() if gateway != self._gateway]
-        return sum(number for number, _ in others), sum(number for _, number in others)
+        return standing.elsewhere(self._gateway)
 
 
 def _digestOf(keys: StoreKeys, address: bytes) -> bytes:

@@ -13,13 +13,17 @@ from hashlib import sha1
 
 from attrs import frozen
 
+from mailgate.store.keys import DIGEST
+
 __all__ = ["PREFIX", "Script", "keyPart", "packed", "script"]
 
 PREFIX = "mg:1:"
 """What all keys and channels begin with. The number is that of this form of keys and values."""
 
-_DIGEST = 18
-"""Bytes of a digest with what is added, so that base64 takes whole groups: 24 letters, of which 22 are the key's."""
+_FILL = b"\0\0"
+"""What is added to a digest, so that base64 takes whole groups: 24 letters, of which 22 are the key's."""
+
+_NO_DIGEST = bytes(DIGEST)
 
 _SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -72,7 +76,8 @@ def packed(*digests: bytes) -> bytes:
 
     @param digests: each of 16 bytes, or empty.
     """
-    return b2a_base64(b"".join([each.ljust(_DIGEST, b"\0") for each in digests]), newline=False).translate(_SAFE)
+    filled = _FILL.join([each or _NO_DIGEST for each in digests]) + _FILL
+    return b2a_base64(filled, newline=False).translate(_SAFE)
 
 
 def keyPart(digest: bytes) -> str:

@@ -31,7 +31,7 @@ from mailgate.store.redis import loginscripts, registryscripts
 from mailgate.store.redis.answers import Word
 from mailgate.store.redis.connection import RedisConnection
 from mailgate.store.redis.script import PREFIX, Script, keyPart, packed
-from mailgate.store.redis.standing import standingOf
+from mailgate.store.redis.standing import standingOf, standingsOf
 from mailgate.store.settings import StoreAccess, StoreSettings
 
 __all__ = ["CHANNELS", "SCRIPTS", "IConnection", "RedisStore", "storeFor"]
@@ -45,6 +45,7 @@ CHANNELS = ("events", "ask")
 """What all gateways hear."""
 
 _CHECK = Struct("<dIHddd")
+_WINDOWS = Struct("<dd")
 _FAILED = Struct("<2sBBHBddHH4s")
 _SUCCEEDED = Struct("<ddB2s")
 _MARK = Struct("<ddH")
@@ -104,10 +105,12 @@ class RedisStore:
     See L{mailgate.store.interfaces.IStore}.
 
     @param connection: to the server.
+    @param gateway: the name of this gateway.
     """
 
-    def __init__(self, connection: IConnection) -> None:
+    def __init__(self, connection: IConnection, gateway: str = "") -> None:
         self._connection = connection
+        self._gateway = gateway
         self._script = connection.script
         self.heard: Callable[[str, bytes], object] = lambda channel, message: None
         self.resumed: Callable[[], object] = lambda: None
@@ -143,6 +146,18 @@ class RedisStore:
         part = question.protocol + (address or _NO_DIGEST)[:4]
         answer = self._script(loginscripts.CHECK, (), (digests, numbers, part))
         return answer.addCallback(_read, standingOf, pair, address, user)
+
+    def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
+        digests: list[bytes] = []
+        parts = []
+        for each in questions:
+            pair = each.pair or StoreKeys.both(each.user, each.address)
+            digests += each.user, each.address, each.network, pair
+            parts.append(each.protocol + (each.address or _NO_DIGEST)[:4])
+        first = questions[0]
+        windows = _WINDOWS.pack(first.pairWindow * 1e6, first.userWindow * 1e6)
+        arguments = packed(*digests), windows, b"".join(parts), self._gateway
+        return self._script(loginscripts.KNOWN, (), arguments).addCallback(_read, standingsOf, questions)
 
     def failed(self, failure: Failure) -> Deferred[bool]:
         numbers = _FAILED.pack(
@@ -296,7 +311,7 @@ def storeFor(settings: StoreSettings, access: StoreAccess, reactor: Any, gateway
     @param gateway: the name of this gateway.
     """
     channels = [PREFIX + channel for channel in (*CHANNELS, f"to:{gateway}")]
-    return RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, channels))
+    return RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, channels), gateway)
 
 
 def _partsOf(items: Iterator[_Item]) -> Iterator[list[_Item]]:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
@@ -431,6 +432,25 @@ class Contract:
         asked = question(address=(3).to_bytes(4, "big") + bytes(12))
         self.assertEqual((await self.two.check(asked)).sessions, {"g1": (301, 2)})
 
+    async def test_known(self):
+        """
+        Of many known pairs at once, what concerns them is said: failures, blocks, and sessions at other gateways. Of
+        one without, nothing is said, also if others have succeeded there.
+        """
+        await self.one.succeeded(SUCCESS)
+        await self.one.beat(Beat("g1", "r1", isAll=True, counts={USER: {IMAP + HERE: 2}, OTHER: {SMTP + HERE: 1}}))
+        quiet = question(user=OTHER, address=ELSEWHERE, network=ELSEWHERE, pair=b"")
+        self.assertEqual([*await self.one.checkKnown([question(), quiet])], [None, None])
+        found = await self.two.checkKnown([quiet, question(), quiet, evolve(quiet, protocol=SMTP)])
+        self.assertEqual([each and each.sessions for each in found], [None, {"g1": (2, 2)}, None, {"g1": (1, 0)}])
+        await self.one.failed(failure())
+        await self.one.mark(Mark(PAIR, "R2", 900.0, 1, b"sealed"), 3600.0)
+        found = await self.one.checkKnown([quiet] * 31 + [question(interval=100.0)])
+        self.assertEqual([*found[:31]], [None] * 31)
+        asked = await self.one.check(question())
+        self.assertEqual(_comparable(found[31]), _comparable(evolve(asked, goods=[], lastSuccess=None)))
+        self.assertEqual((found[31].sessions, asked.wait), ({}, 0.0))
+
     async def test_unknownRun(self):
         """A beat of another run than the store knows keeps nothing."""
         changes = {"began": {"s1": b"one"}, "counts": {USER: {IMAP + HERE: 1}}}
@@ -742,6 +762,8 @@ class RedisTests(Contract, TestCase):
             asked = Question(user, address, network, pair, IMAP, 1000.0, 3)
             clock.advance(0.001)
             self.assertEqual(*[_comparable(await store.check(asked)) for store in (memory, self.one)], step)
+            known = [await store.checkKnown([asked]) for store in (memory, self.one)]
+            self.assertEqual(*[[each and _comparable(each) for each in found] for found in known], step)
 
     async def test_clocks(self):
         """What is from a time to come, because the store's clock was set back, has no age and harms nothing."""
@@ -815,6 +837,7 @@ class RedisTests(Contract, TestCase):
     async def _allAnswered(self) -> None:
         for call in (
             lambda: self.one.check(question(interval=100.0)),
+            lambda: self.one.checkKnown([question()] * 3),
             lambda: self.one.failed(failure(b"zz")),
             lambda: self.one.succeeded(SUCCESS),
             lambda: self.one.mark(Mark(PAIR, "R2", 900.0, 1, b""), 60.0),
@@ -874,6 +897,7 @@ class RepliesTests(SynchronousTestCase):
             store = RedisStore(_Replies(reply))
             for name, arguments in (
                 ("check", (question(),)),
+                ("checkKnown", ([question()] * 2,)),
                 ("failed", (failure(),)),
                 ("succeeded", (SUCCESS,)),
                 ("mark", (Mark(PAIR, "R2", 1.0, 1), 1.0)),

@@ -16,6 +16,7 @@ __all__ = ["SwitchedStore"]
 
 _ASKED = (
     "check",
+    "checkKnown",
     "failed",
     "succeeded",
     "mark",
