@@ -228,9 +228,9 @@ class Beat:
     @ivar began: sealed records of sessions that have begun, by session id.
     @ivar ended: the ids of sessions that have ended.
     @ivar isAll: whether C{began} has all sessions, so that others that the store knows are gone.
-    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by protocol (two bytes)
-        and address (the first four bytes of its digest; zeros for none). An empty mapping: none any more. They are kept
-        for L{COUNTED} seconds: until then, those that have not changed are said again.
+    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by protocol and address
+        (L{mailgate.store.counts}). Empty: none any more. They are kept for L{COUNTED} seconds: until then, those that
+        have not changed are said again.
     """
 
     gateway: str
@@ -238,7 +238,7 @@ class Beat:
     began: Mapping[str, bytes] = field(factory=dict)
     ended: Sequence[str] = ()
     isAll: bool = False
-    counts: Mapping[bytes, Mapping[bytes, int]] = field(factory=dict)
+    counts: Mapping[bytes, bytes] = field(factory=dict)
 
 
 class IStore(Protocol):

@@ -11,6 +11,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from mailgate.store.counts import countsIn
 from mailgate.store.expiring import Expiring
 from mailgate.store.interfaces import (
     COUNTED,
@@ -55,7 +56,7 @@ class Memory:
         self.places: Expiring[bytes, bytes] = Expiring(most)
         self.shelves: dict[str, Expiring[str, bytes]] = {}
         self.gateways: dict[str, _Gateway] = {}
-        self.counts: Expiring[bytes, dict[str, tuple[str, Mapping[bytes, int]]]] = Expiring(most)
+        self.counts: Expiring[bytes, dict[str, tuple[str, dict[bytes, int]]]] = Expiring(most)
         self.stores: list[MemoryStore] = []
 
 
@@ -173,11 +174,11 @@ class MemoryStore:
             self._count(user, beat.gateway, beat.run, counts, now)
         return succeed(True)
 
-    def _count(self, user: bytes, gateway: str, run: str, counts: Mapping[bytes, int], now: float) -> None:
+    def _count(self, user: bytes, gateway: str, run: str, counts: bytes, now: float) -> None:
         rows = dict(self.memory.counts.get(user, now) or {})
         rows.pop(gateway, None)
         if counts:
-            rows[gateway] = run, dict(counts)
+            rows[gateway] = run, dict(countsIn(counts))
         self.memory.counts.put(user, rows, now + COUNTED if rows else now, now)
 
     def leave(self, gateway: str, run: str) -> Deferred[None]:

@@ -30,7 +30,7 @@ from mailgate.store.keys import DIGEST, StoreKeys
 from mailgate.store.redis import loginscripts, registryscripts
 from mailgate.store.redis.answers import Word
 from mailgate.store.redis.connection import RedisConnection
-from mailgate.store.redis.script import PREFIX, Script, keyPart, packed
+from mailgate.store.redis.script import PREFIX, Script, keyPart, keyParts, packed
 from mailgate.store.redis.standing import standingOf, standingsOf
 from mailgate.store.settings import StoreAccess, StoreSettings
 
@@ -49,7 +49,6 @@ _WINDOWS = Struct("<dd")
 _FAILED = Struct("<2sBBHBddHH4s")
 _SUCCEEDED = Struct("<ddB2s")
 _MARK = Struct("<ddH")
-_COUNT = Struct("<6sH")
 _END = Struct("<IH")
 """A time of six bytes: the lower four, and the upper two."""
 
@@ -60,15 +59,11 @@ _CLEARED = 7 * 86400 * 1000
 _PART = 100
 """Sessions, users, places or things of one script: half a millisecond of the store's time."""
 
-_MOST_COUNTS = 64
-"""Protocols and addresses of a user that a gateway counts one by one."""
-
 _MOST_GATEWAYS = 1000
 """So many gateways are believed to exist. A stranger who can write to the store may have put more there."""
 
 _GATEWAY = re.compile("[A-Za-z0-9-]{1,64}")
 
-_OTHERS = b"\xff\xff\xff\xff"
 _MOST_COUNT = 65535
 _NO_DIGEST = bytes(DIGEST)
 
@@ -231,7 +226,7 @@ class RedisStore:
 
     def retain(self, keys: Sequence[bytes], seconds: float) -> Deferred[None]:
         left = _milliseconds(seconds) if seconds > 0 else 0
-        parts: list[list[Word]] = [[left, *[keyPart(key) for key in part]] for part in _partsOf(iter(keys))]
+        parts: list[list[Word]] = [[left, *keyParts(part)] for part in _partsOf(iter(keys))]
         return Deferred.fromCoroutine(self._each(registryscripts.RETAIN, parts))
 
     # The registry.
@@ -256,8 +251,8 @@ class RedisStore:
             for id, record in has:
                 words += id, record
             words += gone
-            for user, byPart in counted:
-                words += keyPart(user), _countsOf(byPart)
+            for key, (_, byPart) in zip(keyParts([user for user, _ in counted]), counted, strict=True):
+                words += key, byPart
             if not _read(await self._script(registryscripts.BEAT, (), words), _flag):
                 return False
         return True
@@ -321,18 +316,6 @@ def _partsOf(items: Iterator[_Item]) -> Iterator[list[_Item]]:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, ceil(seconds * 1000))
-
-
-def _countsOf(counts: Mapping[bytes, int]) -> bytes:
-    """Counts as scripts read them. Of very many, the smaller ones are counted together."""
-    rows = [(key, count) for key, count in counts.items() if count > 0]
-    if len(rows) > _MOST_COUNTS:
-        rows.sort(key=lambda row: row[1], reverse=True)
-        others: dict[bytes, int] = {}
-        for key, count in rows[_MOST_COUNTS:]:
-            others[key[:2] + _OTHERS] = others.get(key[:2] + _OTHERS, 0) + count
-        rows = [*rows[:_MOST_COUNTS], *islice(others.items(), _MOST_COUNTS)]
-    return b"".join([_COUNT.pack(key, min(_MOST_COUNT, count)) for key, count in rows])
 
 
 # Replies. A server that is another one, or values that others have written, may answer with anything.

@@ -13,9 +13,10 @@ from twisted.internet.defer import Deferred
 from mailgate.limits.attempt import Action, Result, Rule, Verdict
 from mailgate.limits.beside import FRESH, MOST_GATHERED, PAUSE
 from mailgate.limits.learning import SETTLED
-from mailgate.store.interfaces import Beat, Mark
+from mailgate.store.interfaces import Mark
 from mailgate.test.support.attacks import login
 from mailgate.test.support.gateways import KEYS, Gateway, GatewaysCase, answer
+from mailgate.test.support.stores import beatOf
 
 NEAR = "192.0.2.7"
 FAR = "198.51.100.9"
@@ -155,7 +156,7 @@ class PassingTests(BesideCase):
         address = self.first.shared._digests.spot(NEAR).address[:4]
         part = KEYS.digest(b"protocol", b"imap")[:2] + address
         counts = {KEYS.digest(b"user", b"joe"): {part: 3}}
-        self.successResultOf(self.second.store.beat(Beat("g2", "run", isAll=True, counts=counts)))
+        self.successResultOf(self.second.store.beat(beatOf("g2", "run", isAll=True, counts=counts)))
         self.assertPasses(self.begin())
         self.pause()
         for _ in range(2):

@@ -17,9 +17,10 @@ from mailgate.limits.beside import PAUSE
 from mailgate.limits.defence import QUIET, Defence
 from mailgate.limits.policy import LoginPolicy, Mode, Prefixes, Rate
 from mailgate.limits.shared import MOST_WAITING
-from mailgate.store.interfaces import Beat, Mark, Standing, StoreUnavailable
+from mailgate.store.interfaces import Mark, Standing, StoreUnavailable
 from mailgate.test.support.attacks import KEY, START, Scene, login
 from mailgate.test.support.gateways import KEYS, GatewaysCase, SplitScene, answer
+from mailgate.test.support.stores import beatOf
 
 NEAR = "192.0.2.7"
 FAR = "198.51.100.9"
@@ -357,7 +358,7 @@ class ElsewhereTests(GatewaysCase):
         for (protocol, host), count in counts.items():
             address = self.first.shared._digests.spot(host).address[:4]
             found[KEYS.digest(b"protocol", protocol.encode())[:2] + address] = count
-        beat = Beat(gateway, "run", isAll=True, counts={KEYS.digest(b"user", b"joe"): found})
+        beat = beatOf(gateway, "run", isAll=True, counts={KEYS.digest(b"user", b"joe"): found})
         self.successResultOf(self.first.store.beat(beat))
 
     def test_counted(self) -> None:
