@@ -50,9 +50,9 @@ def readRow(row: Any) -> tuple[str, str, str, str, bytes]:
             id, user, protocol, host, record = row[:_FIELDS]
             # Of what JSON has, only text can be encoded, or added to text.
             user.encode("latin-1")
-            if id and len(id) <= LONGEST_ID and len(user + protocol + host + id) <= _LONGEST:
-                if len(record) <= _LONGEST_RECORD:
-                    return id, user, protocol, host, record.encode()
+            isShort = len(user + protocol + host + id) <= _LONGEST and len(record) <= _LONGEST_RECORD
+            if isShort and 0 < len(id) <= LONGEST_ID:
+                return id, user, protocol, host, record.encode()
     except (AttributeError, TypeError, ValueError):
         pass
     raise WireError("invalid message: no session")
