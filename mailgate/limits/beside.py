@@ -50,7 +50,6 @@ class Beside:
     @param defence: the tables here.
     @param merging: takes over answers.
     @param store: the store.
-    @param gateway: the name of this gateway.
     @param clock: the timers.
     @param question: returns the question about a login, which counts nothing.
     """
@@ -60,7 +59,6 @@ class Beside:
         defence: Defence,
         merging: Merging,
         store: IStore,
-        gateway: str,
         clock: IReactorTime,
         question: Callable[[Attempt], Question],
     ) -> None:
@@ -68,7 +66,6 @@ class Beside:
         self._ledger = ledger = defence.ledger
         self._merging = merging
         self._store = store
-        self._gateway = gateway
         self._clock = clock
         self._question = question
         self._answers: dict[tuple[int, str], float] = {}
@@ -144,7 +141,7 @@ class Beside:
         user = keys.knownUser(attempt.user) or keys.user(attempt.user)
         self._merging.merge(attempt, (user, place), standing, changes, now)
         pair = user ^ place.address
-        if standing.guesses or (standing.sessions and standing.elsewhere(self._gateway)[0]):
+        if standing.guesses or standing.sessions:
             self._answers.pop((pair, attempt.protocol), None)
         else:
             self._remember(attempt, pair, now)

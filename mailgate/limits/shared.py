@@ -102,7 +102,6 @@ class SharedDefence(Delegating):
         super().__init__(defence)
         self._store = store
         self._keys = keys
-        self._gateway = gateway
         self._clock = clock
         self._timeout = timeout
         self._isActive = True
@@ -113,7 +112,7 @@ class SharedDefence(Delegating):
         self._merging = Merging(defence.ledger, defence.rules, defence.learning, names)
         self._rekey()
         self._remember()
-        self._beside = Beside(defence, self._merging, store, gateway, clock, self._question)
+        self._beside = Beside(defence, self._merging, store, clock, self._question)
         self._ordering = Ordering(defence, self._merging, store, seal, gateway, clock, lambda: self._digests)
         self._reports = Reports(defence, self._merging, self._ordering, store, names, lambda: self._digests)
 
@@ -248,7 +247,7 @@ class SharedDefence(Delegating):
                 # A stranger may have written it: no turn takes longer.
                 ledger.users.postpone(user, now + min(standing.turn, self._policy.userInterval))
             if standing.sessions:
-                asked.elsewhere = standing.elsewhere(self._gateway)
+                asked.elsewhere = standing.elsewhere
             if (
                 user in ledger.users.table.rows
                 or user ^ place.address in ledger.pairs.table.rows

@@ -137,7 +137,7 @@ class Standing:
     @ivar marks: blocks of the pair, the address and the user.
     @ivar wait: seconds for which C{limit_req login} holds the login back; below 0: it is refused.
     @ivar turn: seconds until the next login of the user from unknown networks may pass (R6); 0: now.
-    @ivar sessions: how many sessions of the protocol the user has at each gateway, and how many of them from the
+    @ivar sessions: how many sessions of the protocol the user has at each other gateway, and how many of them from the
         address. Gateways without, and those that have not beaten lately, are left out.
     """
 
@@ -153,10 +153,11 @@ class Standing:
     turn: float = 0.0
     sessions: Mapping[str, tuple[int, int]] = field(factory=dict)
 
-    def elsewhere(self, gateway: str) -> tuple[int, int]:
-        """Return the sum of C{sessions} at other gateways than C{gateway}."""
-        others = [counts for name, counts in self.sessions.items() if name != gateway]
-        return sum([total for total, _ in others]), sum([part for _, part in others])
+    @property
+    def elsewhere(self) -> tuple[int, int]:
+        """The sums of C{sessions}."""
+        counts = self.sessions.values()
+        return sum([total for total, _ in counts]), sum([part for _, part in counts])
 
 
 # As above.
@@ -268,8 +269,8 @@ class IStore(Protocol):
 
     def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
         """
-        Say what concerns logins of known pairs, many together: failures, blocks, and sessions at other gateways than
-        this one. Nothing is counted by this.
+        Say what concerns logins of known pairs, many together: failures, blocks, and sessions at other gateways.
+        Nothing is counted by this.
 
         @param questions: the logins, one at least. The windows of the first hold for all.
         @return: fires with what is known of each; L{None} for nothing.

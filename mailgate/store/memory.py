@@ -83,7 +83,11 @@ class MemoryStore:
     def check(self, question: Question) -> Deferred[Standing]:
         now = self._clock.seconds()
         standing = self.memory.logins.check(question, now)
-        return succeed(evolve(standing, sessions=self._sessionsOf(question.user, question, now)))
+        return succeed(evolve(standing, sessions=self._elsewhere(question, now)))
+
+    def _elsewhere(self, question: Question, now: float) -> dict[str, tuple[int, int]]:
+        found = self._sessionsOf(question.user, question, now)
+        return {gateway: counts for gateway, counts in found.items() if gateway != self._gateway}
 
     def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
         now = self._clock.seconds()
@@ -91,8 +95,7 @@ class MemoryStore:
 
     def _known(self, question: Question, now: float) -> Standing | None:
         found = self.memory.logins.check(evolve(question, interval=0.0), now)
-        sessions = self._sessionsOf(question.user, question, now)
-        sessions = {gateway: counts for gateway, counts in sessions.items() if gateway != self._gateway}
+        sessions = self._elsewhere(question, now)
         weights = found.atAddress, found.atNetwork, found.ofUser, found.failedUsers
         if not (found.guesses or found.marks or sessions or any(weights)):
             return None

@@ -285,7 +285,7 @@ class Registry:
         return self._store.check(question).addCallbacks(self._others, _trap)
 
     def _others(self, standing: Standing) -> tuple[int, int] | None:
-        return standing.elsewhere(self._gateway)
+        return standing.elsewhere
 
 
 def _digestOf(keys: StoreKeys, address: bytes) -> bytes:

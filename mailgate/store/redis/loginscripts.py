@@ -238,7 +238,7 @@ end
 local turn = math.max(0, (tonumber(rows[4] or 0) or 0) - now)
 local has = guesses(rows[1], window, cleared, now)
 local blocks = marks(rows, 4, {cleared, ofAddress, newest(rows, 10, 10)}, isCounted, now)
-local found = sessions(user, string.sub(ARGV[3], 1, 2), ARGV[3], math.floor(now / 1000))
+local found = sessions(user, string.sub(ARGV[3], 1, 2), ARGV[3], math.floor(now / 1000), ARGV[4])
 local ofUser = weigh(rows[2], userWindow, 0, now)
 local last = tonumber(rows[3] or -1) or -1
 if last < 0 and wait == 0 and turn == 0 and atAddress + atNetwork + ofUser + failed == 0
@@ -251,7 +251,7 @@ return standing({atAddress, atNetwork, ofUser, failed, last < 0 and -1 or math.m
 )
 """
 What all gateways know of a login. Arguments: user, address, network, pair, and user in network; numbers; protocol and
-address in counts. It returns nothing if nothing is known, else all packed.
+address in counts; the name of this gateway. It returns nothing if nothing is known, else all packed.
 """
 
 KNOWN = script(

@@ -139,7 +139,7 @@ class RedisStore:
             question.goodFor,
         )
         part = question.protocol + (address or _NO_DIGEST)[:4]
-        answer = self._script(loginscripts.CHECK, (), (digests, numbers, part))
+        answer = self._script(loginscripts.CHECK, (), (digests, numbers, part, self._gateway))
         return answer.addCallback(_read, standingOf, pair, address, user)
 
     def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
