@@ -28,6 +28,7 @@ __all__ = [
     "Standing",
     "StoreUnavailable",
     "Success",
+    "whyUnused",
 ]
 
 DEAD = 42.0
@@ -41,6 +42,11 @@ COUNTED = 3600.0
 
 MOST_NOTES = 10000
 """How many notes a shelf has. Those go first that would end first."""
+
+
+def whyUnused(reason: str) -> str:
+    """Say for operators why the store is not asked. C{reason} is that of the store, in words; it may be empty."""
+    return f"the store {reason or 'cannot be used'}"
 
 
 class StoreUnavailable(Exception):
