@@ -20,6 +20,7 @@ from bench.processes import BenchmarkError, Children
 from bench.program import conclude, machine, publish, say
 from bench.report import number, simpleTable
 from bench.storeserver import Direct, Server, serve
+from mailgate.store.counts import packedCounts
 from mailgate.store.interfaces import Beat, Failure, Mark, Question, Success
 from mailgate.store.keys import StoreKeys
 from mailgate.store.redis.store import RedisStore
@@ -177,8 +178,8 @@ class Simulation:
                 counts = {self.user(at): self._countsOf(at) for at in range(first, min(first + _PART, own.stop))}
                 self._done(self.store.beat(Beat(f"g{which}", f"run{which}", counts=counts)))
 
-    def _countsOf(self, at: int) -> dict[bytes, int]:
-        return {b"im" + self.address(at, which)[:4]: 1 for which in range(self.population.each)}
+    def _countsOf(self, at: int) -> bytes:
+        return packedCounts({b"im" + self.address(at, which)[:4]: 1 for which in range(self.population.each)})
 
     def _shares(self, all: int) -> Iterator[range]:
         each = -(-all // self.population.gateways)

@@ -1,8 +1,8 @@
 # -*- test-case-name: bench.test.test_store -*-
 """
 C{python -m bench.storecalls PATH COUNT}: the time and the CPU of questions about logins, as a keeper asks the store
-with this unix socket. Prints JSON: microseconds of each one after the other, of their CPU, and of their CPU with many
-at a time.
+with this unix socket. Prints JSON: microseconds of each one after the other, of their CPU, of their CPU with many at a
+time, and of that with many known pairs in one question.
 """
 
 from __future__ import annotations
@@ -50,10 +50,15 @@ async def measured(store: RedisStore, count: int) -> dict[str, float]:
     for _ in range(rounds):
         await gatherResults([store.check(question) for _ in range(_AT_A_TIME)])
     many = time.process_time() - cpu
+    cpu = time.process_time()
+    for _ in range(rounds):
+        await store.checkKnown([question] * _AT_A_TIME)
+    known = time.process_time() - cpu
     return {
         "time": median(times) * 1e6,
         "cpu": single / count * 1e6,
         "together": many / (rounds * _AT_A_TIME) * 1e6,
+        "known": known / (rounds * _AT_A_TIME) * 1e6,
     }
 
 

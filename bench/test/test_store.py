@@ -10,7 +10,7 @@ from bench.limits import ON
 from bench.options import REPOSITORY
 from bench.processes import BenchmarkError
 from bench.spread import AFTER, BEFORE
-from bench.store import _calls, _rows, sides, storeCPU
+from bench.store import AGAIN, FIRST, STAYING, _calls, _Found, _rows, sides, storeCPU
 from bench.test.test_cluster import StoreCase
 from mailgate.config import parse
 from mailgate.store.settings import StoreSettings
@@ -39,7 +39,7 @@ class StoreTests(StoreCase):
         """Questions to the store are timed, in a process of their own."""
         server = self.serve()
         found = _calls(server, 50, REPOSITORY)
-        self.assertEqual(set(found), {"time", "cpu", "together"})
+        self.assertEqual(set(found), {"time", "cpu", "together", "known"})
         self.assertTrue(all(0 < each < 1e6 for each in found.values()), found)
         server.child.stop()
         self.assertRaises(BenchmarkError, _calls, server, 50, os.path.dirname(REPOSITORY))
@@ -53,7 +53,13 @@ class StoreTests(StoreCase):
 
     def test_rows(self) -> None:
         """The table says what the store costs more."""
-        times, cpus = {BEFORE: [1000.0], AFTER: [1120.0]}, {BEFORE: [50.0], AFTER: [80.0]}
-        rows = _rows(times, cpus, {"time": 80.0, "cpu": 60.0, "together": 20.0}, (20.0, 2000.0, 6000.0))
-        self.assertEqual(rows[1][1:], ("120.0", "-", "150"))
-        self.assertEqual(rows[2][1:], ("30.0", "-", "40.0"))
+        found = _Found()
+        for kind, more in ((AGAIN, 30.0), (STAYING, 40.0), (FIRST, 90.0)):
+            found.add(kind, BEFORE, [1.0, 1.0, 5.0], 50.0)
+            found.add(kind, AFTER, [1.0 + more / 1000] * 3, 50.0 + more)
+        calls = {"time": 80.0, "cpu": 60.0, "together": 20.0, "known": 5.0}
+        rows = _rows(found, calls, (20.0, 2000.0, 6000.0))
+        self.assertEqual(rows[1][1:], ("30.0", "-", "150"))
+        self.assertEqual([row[1] for row in rows[2:6]], ["90.0", "30.0", "40.0", "90.0"])
+        self.assertEqual(rows[3][1:], ("30.0", "-", "40.0"))
+        self.assertEqual(found.latest(AGAIN), "before 1000 and 50 us, after 1030 and 80 us")

@@ -14,7 +14,7 @@ from mailgate.cli.asking import addCommand, printJSON
 from mailgate.cli.columns import Column, amount, shown, table, terminalWidth
 from mailgate.cli.stats import numbers, readStats, title
 from mailgate.process.tables import duration
-from mailgate.store.interfaces import DEAD
+from mailgate.store.interfaces import DEAD, whyUnused
 from mailgate.system.exitstatus import NOT_RUNNING, REFUSED
 
 __all__ = ["addStatus", "concerns"]
@@ -71,7 +71,7 @@ def concerns(found: Mapping[str, Any]) -> Iterator[str]:
     yield from found["missing"]
     store = found["stats"].get("store") or {}
     if store and not store.get("up"):
-        yield f"the store {store.get('reason') or 'cannot be used'}"
+        yield whyUnused(store.get("reason") or "")
     for row in store.get("gateways") or () if store.get("up") else ():
         if isinstance(row, dict) and isinstance(row.get("age"), int | float) and row["age"] >= DEAD:
             yield f"the gateway {row.get('name')} was last heard of {duration(row['age'])} ago"

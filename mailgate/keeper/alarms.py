@@ -14,7 +14,7 @@ from mailgate.keeper.incidents import MOST_ALARMS, Incidents
 from mailgate.keeper.moments import moment, secondsOf
 from mailgate.keeper.rows import NO_BACKEND, NO_PROCESS, NO_SERVICE
 from mailgate.log.journal import oneLine
-from mailgate.store.interfaces import DEAD
+from mailgate.store.interfaces import DEAD, whyUnused
 from mailgate.upstream.peer import PeerState
 
 __all__ = ["ATTACK", "BUSY", "LATE", "Seen", "alarms", "withoutUsers"]
@@ -189,22 +189,13 @@ def _processes(seen: Seen, incidents: Incidents) -> Iterator[_Alarm]:
 
 def _gateways(now: float, store: Mapping[str, Any]) -> Iterator[_Alarm]:
     if not store["up"]:
-        text = f"{storeWords(store)}; each gateway decides by itself, and lists lack the others"
+        text = f"{whyUnused(store['reason'])}; each gateway decides by itself, and lists lack the others"
         yield _Alarm("store", "warning", "store", text, secondsOf(store["since"]) or now)
         return
     for each in store["gateways"]:
         if each["age"] >= DEAD:
             text = f"gateway {each['name']} is silent; its sessions are in no list"
             yield _Alarm(f"gateway {each['name']}", "warning", "gateway", text, now - each["age"])
-
-
-def storeWords(store: Mapping[str, Any]) -> str:
-    """
-    Say why the store cannot be used.
-
-    @param store: how it is (L{mailgate.keeper.interfaces.IOthers.standing}).
-    """
-    return f"the store {store['reason'] or 'cannot be used'}"
 
 
 _GUESSED = "passwords are guessed from many networks for"

@@ -6,8 +6,9 @@ without a store asks for nothing, and the process does nothing.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
@@ -29,6 +30,8 @@ MOST_WAITING = 5000
 
 LONGEST_USER = 1024
 """Bytes of a user name. Names of mail accounts are shorter; the rest of a longer one is not told."""
+
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 _log = Logger("mailgate")
 
@@ -205,20 +208,15 @@ def _first(began: dict[str, Session]) -> list[str]:
     return [id for id, _ in zip(began, range(ROWS_A_PART), strict=False)]
 
 
-def rowOf(session: Session, server: str) -> list[Any]:
+def rowOf(session: Session, server: str) -> list[str]:
     """
-    Return what the keeper hears about a session: its id, the user (each byte as a character), the protocol, the name of
-    the server, the client and its port, the backend, and when the connection began, in seconds since 1970.
+    Return what the keeper hears about a session: its id, the user (each byte as a character), the protocol, and the
+    address of the client; and as JSON what it keeps for other gateways, which it need not read: the user, the protocol,
+    the name of the server, the client and its port, the backend, and when the connection began, in seconds since 1970.
 
     @param session: its record.
     @param server: the name of the server.
     """
-    return [
-        session.id,
-        session.user[:LONGEST_USER].decode("latin-1"),
-        session.protocol,
-        server,
-        session.client,
-        session.backend,
-        round(session.started, 3),
-    ]
+    user, protocol, client = session.user[:LONGEST_USER].decode("latin-1"), session.protocol, session.client
+    record = [user, protocol, server, client, session.backend, round(session.started, 3)]
+    return [session.id, user, protocol, session.host, _ENCODE(record)]

@@ -1,7 +1,8 @@
 # -*- test-case-name: mailgate.test.limits.test_shared -*-
 """
-The limits of several gateways, which share a store: before each login the store is asked what all of them know. The
-tables of this gateway take that over, and then they decide. If the store is late or away, they decide at once.
+The limits of several gateways, which share a store: before a login the store is asked what all of them know. The tables
+of this gateway take that over, and then they decide. If the store is late or away, they decide at once, and so they do
+about users who have logged in just now (L{mailgate.limits.beside}).
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure as Reason
 
 from mailgate.limits.attempt import Action, Attempt, Block, Kind, Result, Verdict
+from mailgate.limits.beside import Beside
 from mailgate.limits.defence import QUIET, Defence
 from mailgate.limits.delegating import Delegating
-from mailgate.limits.digests import Digests, Spot
+from mailgate.limits.digests import Digests
 from mailgate.limits.leasing import Lease, Leases
 from mailgate.limits.merging import Merging
 from mailgate.limits.names import Names
@@ -43,6 +45,7 @@ _AGAIN = 1.0
 
 _WAIT, _GO = Action.WAIT, Action.GO
 _OFF, _EXTERNAL = Mode.OFF, Kind.EXTERNAL
+_ACCEPTED = Result.ACCEPTED
 
 _log = Logger("mailgate")
 
@@ -99,7 +102,6 @@ class SharedDefence(Delegating):
         super().__init__(defence)
         self._store = store
         self._keys = keys
-        self._gateway = gateway
         self._clock = clock
         self._timeout = timeout
         self._isActive = True
@@ -110,6 +112,7 @@ class SharedDefence(Delegating):
         self._merging = Merging(defence.ledger, defence.rules, defence.learning, names)
         self._rekey()
         self._remember()
+        self._beside = Beside(defence, self._merging, store, clock, self._question)
         self._ordering = Ordering(defence, self._merging, store, seal, gateway, clock, lambda: self._digests)
         self._reports = Reports(defence, self._merging, self._ordering, store, names, lambda: self._digests)
 
@@ -141,6 +144,7 @@ class SharedDefence(Delegating):
     def stop(self) -> None:
         """Ask the store no more."""
         self._isActive = self._reports.isActive = False
+        self._beside.forget()
         self._ordering.stop()
 
     def heard(self, message: bytes) -> None:
@@ -157,6 +161,7 @@ class SharedDefence(Delegating):
         if self._isActive:
             if self._local.ledger.pairs.table.rows:
                 self._merging.distrust(self._local.now)
+            self._beside.forget()
             self._ordering.read()
 
     # Logins.
@@ -178,14 +183,15 @@ class SharedDefence(Delegating):
             or (ticket and not self._isDue(ticket, now))
         ):
             return self._told(local.check(attempt, ticket, owner), self._held.get(ticket))
-        digests = self._digests
-        user, spot = digests.user(attempt.user), digests.spot(attempt.host)
-        asked = _Asked(attempt, ticket, owner, user, now, self._merging.changes)
+        if not ticket and self._beside.passes(attempt, now):
+            return local.check(attempt, 0, owner)
+        question = self._question(attempt, not ticket)
+        asked = _Asked(attempt, ticket, owner, question.user, now, self._merging.changes)
         held = self._held.get(ticket) if ticket else None
         if held is not None:
             asked.elsewhere, asked.waited = held.elsewhere, held.waited
         self._waiting += 1
-        answer = self._store.check(self._question(attempt, user, spot, not ticket))
+        answer = self._store.check(question)
         if asked.waited > 0:
             answer.addTimeout(self._left(asked), self._clock, _late)
         verdict: Deferred[Verdict] = answer.addCallbacks(
@@ -209,8 +215,9 @@ class SharedDefence(Delegating):
         """Return for how many seconds a login may still wait: all its questions have C{store_timeout} together."""
         return max(0.001, self._timeout - asked.waited - (self._local.now - asked.began))
 
-    def _question(self, attempt: Attempt, user: bytes, spot: Spot, isCounted: bool) -> Question:
+    def _question(self, attempt: Attempt, isCounted: bool = False) -> Question:
         rate, policy, digests = attempt.rate, self._policy, self._digests
+        user, spot = digests.user(attempt.user), digests.spot(attempt.host)
         interval, burst, address = 0.0, 0, b""
         if not isShared(attempt, spot.hasAddress):
             address = spot.address
@@ -234,16 +241,13 @@ class SharedDefence(Delegating):
         self._waiting -= 1
         local, attempt = self._local, asked.attempt
         now, ledger = local.now, local.ledger
-        keys = ledger.keys
-        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
-        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
         try:
-            self._merging.merge(attempt, (user, place), standing, asked.changes, now)
+            user, place = self._beside.take(attempt, standing, asked.changes, now)
             if standing.turn > 0 and not self._leases.has(user, now):
                 # A stranger may have written it: no turn takes longer.
                 ledger.users.postpone(user, now + min(standing.turn, self._policy.userInterval))
             if standing.sessions:
-                asked.elsewhere = self._elsewhere(standing)
+                asked.elsewhere = standing.elsewhere
             if (
                 user in ledger.users.table.rows
                 or user ^ place.address in ledger.pairs.table.rows
@@ -272,10 +276,6 @@ class SharedDefence(Delegating):
         if reason.check(StoreUnavailable) is None:
             _log.failure("the store cannot be asked about a login", reason)
         return self._decided(asked)
-
-    def _elsewhere(self, standing: Standing) -> tuple[int, int]:
-        others = [counts for gateway, counts in standing.sessions.items() if gateway != self._gateway]
-        return sum([total for total, _ in others]), sum([part for _, part in others])
 
     def _told(self, verdict: Verdict, asked: _Asked | None) -> Verdict:
         """Return a verdict with what the store has said of sessions."""
@@ -332,6 +332,8 @@ class SharedDefence(Delegating):
         """
         if ticket in self._held:
             del self._held[ticket]
+        if result is _ACCEPTED:
+            self._beside.accepted(ticket)
         self._local.record(attempt, ticket, result, owner)
 
     def forget(self, owner: object) -> None:
@@ -384,15 +386,12 @@ class SharedDefence(Delegating):
         if not self._isActive or not self._store.isUp:
             return succeed(None)
         attempt, changes = Attempt(host, user), self._merging.changes
-        question = self._question(attempt, self._digests.user(user), self._digests.spot(host), False)
-        looking = self._store.check(question)
+        looking = self._store.check(self._question(attempt))
         looked = looking.addCallback(lambda standing: self._looked(attempt, standing, changes))
         return looked.addErrback(self._notLooked)
 
     def _looked(self, attempt: Attempt, standing: Standing, changes: int) -> None:
-        keys = self._local.ledger.keys
-        found = keys.user(attempt.user), keys.place(attempt.host)
-        self._merging.merge(attempt, found, standing, changes, self._local.now)
+        self._beside.take(attempt, standing, changes, self._local.now)
 
     def _notLooked(self, reason: Reason) -> None:
         if reason.check(StoreUnavailable) is None:
@@ -417,6 +416,7 @@ class SharedDefence(Delegating):
         """
         self._local.restore(content)
         self._rekey()
+        self._beside.forget()
         self._merging.distrust(self._local.now)
 
 

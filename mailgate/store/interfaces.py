@@ -28,6 +28,7 @@ __all__ = [
     "Standing",
     "StoreUnavailable",
     "Success",
+    "whyUnused",
 ]
 
 DEAD = 42.0
@@ -41,6 +42,11 @@ COUNTED = 3600.0
 
 MOST_NOTES = 10000
 """How many notes a shelf has. Those go first that would end first."""
+
+
+def whyUnused(reason: str) -> str:
+    """Say for operators why the store is not asked. C{reason} is that of the store, in words; it may be empty."""
+    return f"the store {reason or 'cannot be used'}"
 
 
 class StoreUnavailable(Exception):
@@ -137,8 +143,8 @@ class Standing:
     @ivar marks: blocks of the pair, the address and the user.
     @ivar wait: seconds for which C{limit_req login} holds the login back; below 0: it is refused.
     @ivar turn: seconds until the next login of the user from unknown networks may pass (R6); 0: now.
-    @ivar sessions: how many sessions of the protocol the user has at each gateway, and how many of them from the
-        address. Gateways that have not beaten lately are left out.
+    @ivar sessions: how many sessions of the protocol the user has at each other gateway, and how many of them from the
+        address. Gateways without, and those that have not beaten lately, are left out.
     """
 
     guesses: Sequence[Guess] = ()
@@ -152,6 +158,12 @@ class Standing:
     wait: float = 0.0
     turn: float = 0.0
     sessions: Mapping[str, tuple[int, int]] = field(factory=dict)
+
+    @property
+    def elsewhere(self) -> tuple[int, int]:
+        """The sums of C{sessions}."""
+        counts = self.sessions.values()
+        return sum([total for total, _ in counts]), sum([part for _, part in counts])
 
 
 # As above.
@@ -223,9 +235,9 @@ class Beat:
     @ivar began: sealed records of sessions that have begun, by session id.
     @ivar ended: the ids of sessions that have ended.
     @ivar isAll: whether C{began} has all sessions, so that others that the store knows are gone.
-    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by protocol (two bytes)
-        and address (the first four bytes of its digest; zeros for none). An empty mapping: none any more. They are kept
-        for L{COUNTED} seconds: until then, those that have not changed are said again.
+    @ivar counts: for each digest of a user whose sessions have changed, how many there are now, by protocol and address
+        (L{mailgate.store.counts}). Empty: none any more. They are kept for L{COUNTED} seconds: until then, those that
+        have not changed are said again.
     """
 
     gateway: str
@@ -233,7 +245,7 @@ class Beat:
     began: Mapping[str, bytes] = field(factory=dict)
     ended: Sequence[str] = ()
     isAll: bool = False
-    counts: Mapping[bytes, Mapping[bytes, int]] = field(factory=dict)
+    counts: Mapping[bytes, bytes] = field(factory=dict)
 
 
 class IStore(Protocol):
@@ -260,6 +272,15 @@ class IStore(Protocol):
 
     def check(self, question: Question) -> Deferred[Standing]:
         """Say what all gateways know about a login, and count it for C{limit_req login}. C{question} is the login."""
+
+    def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
+        """
+        Say what concerns logins of known pairs, many together: failures, blocks, and sessions at other gateways.
+        Nothing is counted by this.
+
+        @param questions: the logins, one at least. The windows of the first hold for all.
+        @return: fires with what is known of each; L{None} for nothing.
+        """
 
     def failed(self, failure: Failure) -> Deferred[bool]:
         """

@@ -11,6 +11,7 @@ from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 
+from mailgate.store.counts import countsIn
 from mailgate.store.expiring import Expiring
 from mailgate.store.interfaces import (
     COUNTED,
@@ -55,7 +56,7 @@ class Memory:
         self.places: Expiring[bytes, bytes] = Expiring(most)
         self.shelves: dict[str, Expiring[str, bytes]] = {}
         self.gateways: dict[str, _Gateway] = {}
-        self.counts: Expiring[bytes, dict[str, tuple[str, Mapping[bytes, int]]]] = Expiring(most)
+        self.counts: Expiring[bytes, dict[str, tuple[str, dict[bytes, int]]]] = Expiring(most)
         self.stores: list[MemoryStore] = []
 
 
@@ -82,7 +83,23 @@ class MemoryStore:
     def check(self, question: Question) -> Deferred[Standing]:
         now = self._clock.seconds()
         standing = self.memory.logins.check(question, now)
-        return succeed(evolve(standing, sessions=self._sessionsOf(question.user, question, now)))
+        return succeed(evolve(standing, sessions=self._elsewhere(question, now)))
+
+    def _elsewhere(self, question: Question, now: float) -> dict[str, tuple[int, int]]:
+        found = self._sessionsOf(question.user, question, now)
+        return {gateway: counts for gateway, counts in found.items() if gateway != self._gateway}
+
+    def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
+        now = self._clock.seconds()
+        return succeed([self._known(each, now) for each in questions])
+
+    def _known(self, question: Question, now: float) -> Standing | None:
+        found = self.memory.logins.check(evolve(question, interval=0.0), now)
+        sessions = self._elsewhere(question, now)
+        weights = found.atAddress, found.atNetwork, found.ofUser, found.failedUsers
+        if not (found.guesses or found.marks or sessions or any(weights)):
+            return None
+        return Standing(found.guesses, *weights, marks=found.marks, sessions=sessions)
 
     def failed(self, failure: Failure) -> Deferred[bool]:
         return succeed(self.memory.logins.failed(failure, self._clock.seconds()))
@@ -160,11 +177,11 @@ class MemoryStore:
             self._count(user, beat.gateway, beat.run, counts, now)
         return succeed(True)
 
-    def _count(self, user: bytes, gateway: str, run: str, counts: Mapping[bytes, int], now: float) -> None:
+    def _count(self, user: bytes, gateway: str, run: str, counts: bytes, now: float) -> None:
         rows = dict(self.memory.counts.get(user, now) or {})
         rows.pop(gateway, None)
         if counts:
-            rows[gateway] = run, dict(counts)
+            rows[gateway] = run, dict(countsIn(counts))
         self.memory.counts.put(user, rows, now + COUNTED if rows else now, now)
 
     def leave(self, gateway: str, run: str) -> Deferred[None]:
@@ -201,7 +218,8 @@ class MemoryStore:
         for gateway, (run, counts) in (memory.counts.get(user, now) or {}).items():
             if self._isAlive(gateway, now) and memory.gateways[gateway].run == run:
                 total = sum(count for key, count in counts.items() if key.startswith(protocol))
-                found[gateway] = total, counts.get(part, 0)
+                if total:
+                    found[gateway] = total, counts.get(part, 0)
         return found
 
     # Messages.

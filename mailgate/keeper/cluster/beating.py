@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from itertools import count, islice
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -45,27 +45,30 @@ that comes at the beginning of a round may wait for two.
 _CALM = 60.0
 """Seconds without another gateway of the same name until one is logged again."""
 
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
 _log = Logger("mailgate")
 
 
 class ISource(Protocol):
     """Knows the sessions of this gateway."""
 
-    def ids(self) -> Iterable[str]:
-        """Return the ids of all sessions."""
+    def sessions(self) -> Iterable[tuple[str, bytes]]:
+        """Return the ids of all sessions, and what is kept of each."""
 
     def users(self) -> Collection[bytes]:
         """Return the digests of all users with sessions. They change with every session."""
 
-    def sealed(self, id: str) -> bytes | None:
+    def sealed(self, id: str, kept: bytes) -> bytes:
         """
         Return the sealed record of a session.
 
         @param id: its id.
-        @return: L{None} if it has ended.
+        @param kept: what is kept of it.
         """
 
-    def countsOf(self, user: bytes) -> Mapping[bytes, int]:
+    def countsOf(self, user: bytes) -> bytes:
         """
         Return how many sessions a user has, as for L{Beat}.
 
@@ -93,29 +96,34 @@ class Beating:
         self._runs = count(1)
         self._run = ""
         self._isAllDue = True
-        # Sets that keep their order.
-        self._began: dict[str, None] = {}
+        self._began: dict[str, bytes] = {}
+        self._doubtful: set[str] = set()
+        # A set that keeps its order.
         self._ended: dict[str, None] = {}
-        self._users: dict[bytes, None] = {}
+        # How many changes there are of which the store does not know.
+        self._users: dict[bytes, int] = {}
         self._renewing: list[bytes] = []
         self._timer: IDelayedCall | None = None
         self._share = 0
         self._last = self._renewed = clock.seconds()
         self._conflict = self._last - _CALM - 1
-        self._isBeating = self._isFailing = self._isRunning = False
+        self._isBeating = self._isFailing = self._isRunning = self._isSoon = False
 
     # What has happened.
 
-    def began(self, id: str, user: bytes) -> None:
+    def began(self, id: str, user: bytes, kept: bytes) -> None:
         """
         A session has begun.
 
         @param id: its id.
         @param user: the digest of its user.
+        @param kept: what is kept of it, for L{ISource.sealed}.
         """
-        if not self._isAllDue:
-            self._began[id] = None
-            self._users[user] = None
+        if self._isAllDue:
+            return
+        self._began[id] = kept
+        self._users[user] = self._users.get(user, 0) + 1
+        if not self._isSoon:
             self._soon()
 
     def ended(self, id: str, user: bytes) -> None:
@@ -127,13 +135,17 @@ class Beating:
         """
         if self._isAllDue:
             return
-        # One that the store does not know yet it need not hear of.
-        if id in self._began:
-            del self._began[id]
-        else:
+        users = self._users
+        if self._began.pop(id, None) is None or id in self._doubtful:
             self._ended[id] = None
-        self._users[user] = None
-        self._soon()
+            users[user] = users.get(user, 0) + 1
+        elif users.get(user, 0) > 1:
+            users[user] -= 1
+        else:
+            # The store need not hear of one that it does not know yet.
+            users.pop(user, None)
+        if not self._isSoon:
+            self._soon()
 
     # Life.
 
@@ -167,6 +179,7 @@ class Beating:
     def _soon(self) -> None:
         """News have come. After a beat that has failed, they wait for the next one."""
         if not (self._isBeating or self._isFailing):
+            self._isSoon = True
             self._at(max(0.0, self._last + APART - self._clock.seconds()))
 
     def _at(self, seconds: float) -> None:
@@ -181,6 +194,7 @@ class Beating:
 
     def _beat(self) -> None:
         self._timer = None
+        self._isSoon = False
         users = len(self._source.users())
         if len(self._ended) > MOST_WAITING or len(self._users) > users + MOST_WAITING:
             self._forget()
@@ -194,15 +208,15 @@ class Beating:
             self._renew()
         self._last = now
         self._isBeating = True
-        beat = self._next()
+        beat, began = self._next()
         asked = maybeDeferred(self._store.beat, beat)
-        asked.addCallbacks(self._beaten, self._failed, (beat,), {}, (beat,), {})
+        asked.addCallbacks(self._beaten, self._failed, errbackArgs=(beat, began))
         asked.addErrback(_unexpected)
 
     def _forget(self) -> None:
         """Forget what is due: the next beat begins to tell everything."""
         self._isAllDue = True
-        for each in (self._began, self._ended, self._users):
+        for each in (self._began, self._ended, self._users, self._doubtful):
             each.clear()
 
     def _renew(self) -> None:
@@ -211,23 +225,24 @@ class Beating:
             self._renewing = list(self._source.users())
             self._share = len(self._renewing) // _RENEWED_IN + 1
         for user in self._renewing[-self._share :]:
-            self._users[user] = None
+            self._users[user] = self._users.get(user, 0) + 1
         del self._renewing[-self._share :]
 
-    def _next(self) -> Beat:
-        """Return what to say next, and forget that it is due."""
+    def _next(self) -> tuple[Beat, dict[str, bytes]]:
+        """Return what to say next, and what is kept of its sessions that have begun. Forget that it is due."""
         isAll, self._isAllDue = self._isAllDue, False
         if isAll:
             self._run = f"{self._token}.{next(self._runs)}"
-            self._began, self._users = dict.fromkeys(self._source.ids()), dict.fromkeys(self._source.users())
-        sealed = {id: self._source.sealed(id) for id in _taken(self._began)}
-        began = {id: record for id, record in sealed.items() if record is not None}
-        ended = _taken(self._ended)
-        counts = {user: self._source.countsOf(user) for user in _taken(self._users)}
-        return Beat(self._gateway, self._run, began, ended, isAll, counts)
+            self._began, self._users = dict(self._source.sessions()), dict.fromkeys(self._source.users(), 1)
+        sealed, countsOf = self._source.sealed, self._source.countsOf
+        began = _taken(self._began)
+        records = {id: sealed(id, kept) for id, kept in began.items()}
+        counts = {user: countsOf(user) for user in _taken(self._users)}
+        return Beat(self._gateway, self._run, records, [*_taken(self._ended)], isAll, counts), began
 
-    def _beaten(self, isKnown: bool, beat: Beat) -> None:
+    def _beaten(self, isKnown: bool) -> None:
         self._isBeating = self._isFailing = False
+        self._doubtful.clear()
         if not isKnown:
             self._forget()
             self._store.gateways().addCallbacks(self._looked, lambda _: self._at(RETRY)).addErrback(_unexpected)
@@ -255,23 +270,29 @@ class Beating:
         # Each of the two makes the other tell everything.
         self._at(HEARTBEAT)
 
-    def _failed(self, failure: Failure, beat: Beat) -> None:
+    def _failed(self, failure: Failure, beat: Beat, began: dict[str, bytes]) -> None:
         self._isBeating, self._isFailing = False, True
         if not failure.check(StoreUnavailable):
             _log.failure("cannot tell the store which sessions there are", failure)
         if beat.isAll:
             self._forget()
         else:
-            # What has happened meanwhile is later.
-            self._began = {**dict.fromkeys(id for id in beat.began if id not in self._ended), **self._began}
+            # What has happened meanwhile is later. The store may have heard of it, and only its answer was late.
+            self._doubtful.update(began)
+            self._began = {**{id: kept for id, kept in began.items() if id not in self._ended}, **self._began}
             self._ended = {**dict.fromkeys(beat.ended), **self._ended}
-            self._users = {**dict.fromkeys(beat.counts), **self._users}
+            for user in beat.counts:
+                self._users[user] = self._users.get(user, 0) + 1
         self._at(RETRY)
 
 
-def _taken(things: dict[Any, None]) -> list[Any]:
+def _taken(things: dict[_Key, _Value]) -> dict[_Key, _Value]:
     """Return the first of some things, and remove them."""
-    taken = list(islice(things, MOST_A_BEAT))
+    if len(things) <= MOST_A_BEAT:
+        taken = things.copy()
+        things.clear()
+        return taken
+    taken = dict(islice(things.items(), MOST_A_BEAT))
     for each in taken:
         del things[each]
     return taken

@@ -25,7 +25,6 @@ from mailgate.keeper.interfaces import Collected, IMember
 from mailgate.keeper.messages import REGISTRY, REGISTRY_VERSION, Sessions, WireError
 from mailgate.limits.keys import canonical, partsOf
 from mailgate.limits.policy import Prefixes
-from mailgate.log.connection import peerOf
 from mailgate.store.interfaces import IStore, Question, Standing, StoreUnavailable
 from mailgate.store.keys import DIGEST, StoreKeys
 from mailgate.store.seal import Seal
@@ -215,17 +214,17 @@ class Registry:
             process.isWhole = True
 
     def _begin(self, name: str, process: _Process, row: Any) -> None:
-        id, text, record = readRow(row)
+        id, user, protocol, host, record = readRow(row)
         process.doubtful.discard(id)
         if id in process.sessions:
             return
         if _memberOf(id) != name:
             raise WireError("invalid message: a session of another process")
-        user = self._userOf(record[0])
-        part = self._part(self._protocolOf(record[1]), self._addressOf(_hostOf(record[3])))
-        process.sessions[id] = b"%b%b%b" % (user, part, text)
-        self._counts.up(user, part)
-        self._beating.began(id, user)
+        digest = self._userOf(user)
+        part = self._part(self._protocolOf(protocol), self._addressOf(host))
+        process.sessions[id] = kept = b"%b%b%b" % (digest, part, record)
+        self._counts.up(digest, part)
+        self._beating.began(id, digest, kept)
 
     def _end(self, process: _Process, id: Any) -> None:
         if type(id) is not str:
@@ -242,19 +241,17 @@ class Registry:
 
     # ISource.
 
-    def ids(self) -> Iterator[str]:
+    def sessions(self) -> Iterator[tuple[str, bytes]]:
         for process in self._processes.values():
-            yield from process.sessions
+            yield from process.sessions.items()
 
     def users(self) -> Collection[bytes]:
         return self._counts
 
-    def sealed(self, id: str) -> bytes | None:
-        process = self._processes.get(_memberOf(id))
-        kept = None if process is None else process.sessions.get(id)
-        return None if kept is None else self.records.close(self._gateway, id, kept[_HEAD:])
+    def sealed(self, id: str, kept: bytes) -> bytes:
+        return self.records.close(self._gateway, id, kept[_HEAD:])
 
-    def countsOf(self, user: bytes) -> Mapping[bytes, int]:
+    def countsOf(self, user: bytes) -> bytes:
         return self._counts.reported(user)
 
     # Questions.
@@ -288,8 +285,7 @@ class Registry:
         return self._store.check(question).addCallbacks(self._others, _trap)
 
     def _others(self, standing: Standing) -> tuple[int, int] | None:
-        others = [counts for gateway, counts in standing.sessions.items() if gateway != self._gateway]
-        return sum(number for number, _ in others), sum(number for _, number in others)
+        return standing.elsewhere
 
 
 def _digestOf(keys: StoreKeys, address: bytes) -> bytes:
@@ -298,14 +294,6 @@ def _digestOf(keys: StoreKeys, address: bytes) -> bytes:
 
 def _memberOf(id: str) -> str:
     return id.rpartition(".")[0].rpartition(".")[2]
-
-
-def _hostOf(client: str) -> str:
-    try:
-        return peerOf(client)[0]
-    except ValueError:
-        # The port is no number.
-        return ""
 
 
 def _trap(failure: Failure) -> None:

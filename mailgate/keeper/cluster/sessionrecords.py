@@ -29,26 +29,32 @@ LONGEST_ID = 24
 """Characters of an id (L{mailgate.session.SessionIds})."""
 
 _TEXTS = 5
-_LONGEST = 1024
+_LONGEST_TEXT = 1024
+_LONGEST = 2048
+_LONGEST_RECORD = 8192
+_FIELDS = 5
 
-_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
-
-def readRow(row: Any) -> tuple[str, bytes, Record]:
+def readRow(row: Any) -> tuple[str, str, str, str, bytes]:
     """
-    Read what a process has told about a session (L{mailgate.keeper.feed.rowOf}).
+    Read what a process has told about a session (L{mailgate.keeper.feed.rowOf}). What is kept for other gateways is
+    checked by those that read it.
 
     @param row: a value of JSON.
-    @return: the id, the record as JSON, and the record.
+    @return: the id, the user (each byte as a character), the protocol, the address of the client, and the L{Record} as
+        JSON.
     @raise WireError: it is something else. The error does not quote it.
     """
-    if type(row) is list and len(row) > _TEXTS + 1 and type(row[0]) is str and 0 < len(row[0]) <= LONGEST_ID:
-        record = row[1 : _TEXTS + 2]
-        if _isRecord(record):
-            try:
-                return row[0], _ENCODE(record).encode(), (*record,)
-            except UnicodeEncodeError:
-                pass
+    try:
+        if type(row) is list:
+            id, user, protocol, host, record = row[:_FIELDS]
+            # Of what JSON has, only text can be encoded, or added to text.
+            user.encode("latin-1")
+            isShort = len(user + protocol + host + id) <= _LONGEST and len(record) <= _LONGEST_RECORD
+            if isShort and 0 < len(id) <= LONGEST_ID:
+                return id, user, protocol, host, record.encode()
+    except (AttributeError, TypeError, ValueError):
+        pass
     raise WireError("invalid message: no session")
 
 
@@ -56,7 +62,7 @@ def _isRecord(record: list[Any]) -> bool:
     if len(record) <= _TEXTS or not isMoment(record[_TEXTS]):
         return False
     for text in record[:_TEXTS]:
-        if type(text) is not str or len(text) > _LONGEST:
+        if type(text) is not str or len(text) > _LONGEST_TEXT:
             return False
     try:
         record[0].encode("latin-1")

@@ -6,23 +6,17 @@ users: the counts of a user are one string of bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from struct import Struct
 
-__all__ = ["MOST_PARTS", "UserCounts"]
+from mailgate.store.counts import ENTRY, MOST_COUNT, MOST_PARTS, countsIn, packedCounts
 
-MOST_PARTS = 256
-"""
-From so many addresses other gateways know the sessions of one user. Those from further ones count for the user alone.
-"""
+__all__ = ["UserCounts"]
 
 _PART = 6
-_ENTRY = _PART + 2
-_COUNT = Struct(">H")
-_MOST = 0xFFFF
+_COUNT = Struct("<H")
 _ONE = _COUNT.pack(1)
-_PROTOCOL = 2
-_ELSEWHERE = bytes(_PART - _PROTOCOL)
+_MOST_BYTES = MOST_PARTS * ENTRY.size
 
 
 class UserCounts:
@@ -70,11 +64,11 @@ class UserCounts:
             self._change(user, entries, at, -1)
 
     def _change(self, user: bytes, entries: bytes, at: int, change: int) -> None:
-        end = at + _ENTRY
+        end = at + ENTRY.size
         count = _COUNT.unpack_from(entries, at + _PART)[0] + change
         if count:
-            kept = entries[at : at + _PART] + _COUNT.pack(min(count, _MOST))
-        elif len(entries) == _ENTRY:
+            kept = entries[at : at + _PART] + _COUNT.pack(min(count, MOST_COUNT))
+        elif len(entries) == ENTRY.size:
             del self._users[user]
             return
         else:
@@ -83,30 +77,21 @@ class UserCounts:
 
     def of(self, user: bytes) -> int:
         """Return how many sessions a user has. C{user} is the digest."""
-        return sum(count for _, count in _entries(self._users.get(user, b"")))
+        return sum(count for _, count in countsIn(self._users.get(user, b"")))
 
-    def reported(self, user: bytes) -> Mapping[bytes, int]:
+    def reported(self, user: bytes) -> bytes:
         """
-        Return what other gateways are told: the counts by protocol and address, empty without sessions.
+        Return what other gateways are told (L{mailgate.store.counts}), empty without sessions.
 
         @param user: the digest.
         """
-        counts: dict[bytes, int] = {}
-        for part, count in _entries(self._users.get(user, b"")):
-            if len(counts) >= MOST_PARTS:
-                part = part[:_PROTOCOL] + _ELSEWHERE
-            counts[part] = counts.get(part, 0) + count
-        return counts
-
-
-def _entries(entries: bytes) -> Iterator[tuple[bytes, int]]:
-    for at in range(0, len(entries), _ENTRY):
-        yield entries[at : at + _PART], _COUNT.unpack_from(entries, at + _PART)[0]
+        entries = self._users.get(user, b"")
+        return entries if len(entries) <= _MOST_BYTES else packedCounts(countsIn(entries))
 
 
 def _placeOf(entries: bytes, part: bytes) -> int:
     """Return where the entry of a part is; -1 if there is none."""
     at = entries.find(part)
-    while at > 0 and at % _ENTRY:
+    while at > 0 and at % ENTRY.size:
         at = entries.find(part, at + 1)
     return at

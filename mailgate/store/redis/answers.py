@@ -45,12 +45,8 @@ def encoded(words: Sequence[Word]) -> bytes:
 
     @param words: the command and its arguments.
     """
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        if type(word) is not bytes:
-            word = str(word).encode("utf-8")
-        parts.append(b"$%d\r\n%b\r\n" % (len(word), word))
-    return b"".join(parts)
+    texts = [word if type(word) is bytes else str(word).encode("utf-8") for word in words]
+    return b"*%d\r\n%b" % (len(texts), b"".join([b"$%d\r\n%b\r\n" % (len(text), text) for text in texts]))
 
 
 def errorWords(reply: str) -> str:

@@ -21,14 +21,16 @@ from __future__ import annotations
 from mailgate.store.interfaces import DEAD
 from mailgate.store.redis.script import script
 
-__all__ = ["CHECK", "CLEAR", "FAILED", "LEASE", "MARK", "SUCCEEDED"]
+__all__ = ["CHECK", "CLEAR", "FAILED", "KNOWN", "LEASE", "MARK", "SUCCEEDED"]
 
 _ROWS = """
 local NONE = string.rep('A', 22)
 local function newest(rows, first, last)
   local latest = 0
   for i = first, last do
-    latest = math.max(latest, tonumber(rows[i] or 0) or 0)
+    if rows[i] then
+      latest = math.max(latest, tonumber(rows[i]) or 0)
+    end
   end
   return latest
 end
@@ -129,33 +131,36 @@ local function living(gateways, now)
   end
   return runs
 end
-local function sessions(user, protocol, part, now)
+local function sessions(user, protocol, part, now, own)
   local rows = redis.call('HGETALL', 'mg:1:c:' .. user)
-  local found = {}
-  if #rows == 0 then
-    return found
-  end
-  local gateways = {}
+  local found, gateways = {}, {}
   for i = 1, #rows, 2 do
-    gateways[#gateways + 1] = rows[i]
+    if rows[i] ~= own then
+      gateways[#gateways + 1] = rows[i]
+    end
+  end
+  if #gateways == 0 then
+    return found
   end
   local runs = living(gateways, now)
   for i = 1, #rows, 2 do
     local run, packed = string.match(rows[i + 1], '^(.-)\\n(.*)$')
     local is = runs[rows[i]]
     if run and is and (is[1] == run or is[2] == run) then
-      local total, own = 0, 0
+      local total, same = 0, 0
       for at = 1, #packed - 7, 8 do
         local count = struct.unpack('<I2', packed, at + 6)
         local key = string.sub(packed, at, at + 5)
         if string.sub(key, 1, #protocol) == protocol then
           total = total + count
           if key == part then
-            own = own + count
+            same = same + count
           end
         end
       end
-      found[#found + 1] = {rows[i], math.min(65535, total), own}
+      if total > 0 then
+        found[#found + 1] = {rows[i], math.min(65535, total), same}
+      end
     end
   end
   return found
@@ -163,10 +168,40 @@ end
 """
 )
 
+_STANDING = """
+local function marks(rows, at, bounds, isCounted, now)
+  local found = {}
+  for i = 1, 3 do
+    local till, count, rule, name = marked(rows[at + i], bounds[i])
+    if till and (i ~= 2 or isCounted) then
+      found[#found + 1] = struct.pack('<BdI2BI2', i - 1, till - now, count, #rule, #name) .. rule .. name
+    end
+  end
+  return found
+end
+local function standing(numbers, has, welcome, marked, found, now)
+  local parts = {struct.pack('<I4I4I4I2dddI2BBB', unpack(numbers))}
+  for _, each in ipairs(has) do
+    parts[#parts + 1] = struct.pack('<I4c2BB', math.max(0, (now - each[1]) / 1000), each[2], each[3], each[4])
+  end
+  for _, each in ipairs(welcome) do
+    parts[#parts + 1] = struct.pack('<c2I4', each[1], math.max(0, math.floor(now / 1000000) - each[2]))
+  end
+  for _, each in ipairs(marked) do
+    parts[#parts + 1] = each
+  end
+  for _, each in ipairs(found) do
+    parts[#parts + 1] = struct.pack('<BI2I2', #each[1], each[2], each[3]) .. each[1]
+  end
+  return table.concat(parts)
+end
+"""
+
 CHECK = script(
     "check",
     _ROWS,
     SESSIONS,
+    _STANDING,
     """
 local user, address, network = digest(ARGV[1], 1), digest(ARGV[1], 2), digest(ARGV[1], 3)
 local pair, known = digest(ARGV[1], 4), digest(ARGV[1], 5)
@@ -177,7 +212,6 @@ local rows = redis.call('MGET', 'mg:1:p:' .. pair, 'mg:1:u:' .. user, 'mg:1:k:' 
   'mg:1:b:' .. pair, 'mg:1:b:' .. address, 'mg:1:b:' .. user,
   'mg:1:z:' .. network, 'mg:1:z:' .. address, 'mg:1:z:' .. user, 'mg:1:z:' .. pair,
   'mg:1:f:' .. address, 'mg:1:n:' .. network, 'mg:1:g:' .. address, 'mg:1:t:' .. address)
-local seconds = math.floor(now / 1000000)
 local ofAddress = newest(rows, 8, 9)
 local cleared = newest(rows, 8, 11)
 local atAddress, atNetwork, failed, welcome = 0, 0, 0, {}
@@ -187,7 +221,7 @@ if isCounted then
     failed = #users(rows[12], window, now)
   end
   atNetwork = weigh(rows[13], window, 0, now)
-  welcome = goods(rows[14], good, seconds)
+  welcome = goods(rows[14], good, math.floor(now / 1000000))
 end
 local wait = 0
 if isCounted and interval > 0 and not rows[3] then
@@ -203,41 +237,71 @@ if isCounted and interval > 0 and not rows[3] then
 end
 local turn = math.max(0, (tonumber(rows[4] or 0) or 0) - now)
 local has = guesses(rows[1], window, cleared, now)
-local marks = {}
-local bounds = {cleared, ofAddress, newest(rows, 10, 10)}
-for i = 1, 3 do
-  local till, count, rule, name = marked(rows[4 + i], bounds[i])
-  if till and (i ~= 2 or isCounted) then
-    marks[#marks + 1] = struct.pack('<BdI2BI2', i - 1, till - now, count, #rule, #name) .. rule .. name
-  end
-end
-local found = sessions(user, string.sub(ARGV[3], 1, 2), ARGV[3], math.floor(now / 1000))
+local blocks = marks(rows, 4, {cleared, ofAddress, newest(rows, 10, 10)}, isCounted, now)
+local found = sessions(user, string.sub(ARGV[3], 1, 2), ARGV[3], math.floor(now / 1000), ARGV[4])
 local ofUser = weigh(rows[2], userWindow, 0, now)
 local last = tonumber(rows[3] or -1) or -1
 if last < 0 and wait == 0 and turn == 0 and atAddress + atNetwork + ofUser + failed == 0
-  and #has + #welcome + #marks + #found == 0 then
+  and #has + #welcome + #blocks + #found == 0 then
   return ''
 end
-local parts = {struct.pack('<I4I4I4I2dddI2BBB', atAddress, atNetwork, ofUser, failed,
-  last < 0 and -1 or math.max(0, now / 1000000 - last), wait, turn, #has, #welcome, #marks, #found)}
-for _, each in ipairs(has) do
-  parts[#parts + 1] = struct.pack('<I4c2BB', math.max(0, (now - each[1]) / 1000), each[2], each[3], each[4])
+return standing({atAddress, atNetwork, ofUser, failed, last < 0 and -1 or math.max(0, now / 1000000 - last), wait, turn,
+  #has, #welcome, #blocks, #found}, has, welcome, blocks, found, now)
+""",
+)
+"""
+What all gateways know of a login. Arguments: user, address, network, pair, and user in network; numbers; protocol and
+address in counts; the name of this gateway. It returns nothing if nothing is known, else all packed.
+"""
+
+KNOWN = script(
+    "known",
+    _ROWS,
+    SESSIONS,
+    _STANDING,
+    """
+local window, userWindow = struct.unpack('<dd', ARGV[2])
+local now = micros()
+local names, number = {}, #ARGV[1] / 96
+for i = 0, number - 1 do
+  local user, address = digest(ARGV[1], 4 * i + 1), digest(ARGV[1], 4 * i + 2)
+  local network, pair, at = digest(ARGV[1], 4 * i + 3), digest(ARGV[1], 4 * i + 4), 11 * i
+  names[at + 1], names[at + 2] = 'mg:1:p:' .. pair, 'mg:1:u:' .. user
+  names[at + 3], names[at + 4], names[at + 5] = 'mg:1:b:' .. pair, 'mg:1:b:' .. address, 'mg:1:b:' .. user
+  names[at + 6], names[at + 7] = 'mg:1:z:' .. network, 'mg:1:z:' .. address
+  names[at + 8], names[at + 9] = 'mg:1:z:' .. user, 'mg:1:z:' .. pair
+  names[at + 10], names[at + 11] = 'mg:1:f:' .. address, 'mg:1:n:' .. network
 end
-for _, each in ipairs(welcome) do
-  parts[#parts + 1] = struct.pack('<c2I4', each[1], math.max(0, seconds - each[2]))
-end
-for _, each in ipairs(marks) do
-  parts[#parts + 1] = each
-end
-for _, each in ipairs(found) do
-  parts[#parts + 1] = struct.pack('<BI2I2', #each[1], each[2], each[3]) .. each[1]
+local rows, parts = redis.call('MGET', unpack(names)), {}
+for i = 0, number - 1 do
+  local at, isCounted = 11 * i, digest(ARGV[1], 4 * i + 2) ~= NONE
+  local ofAddress, cleared = newest(rows, at + 6, at + 7), newest(rows, at + 6, at + 9)
+  local atAddress, atNetwork, failed = 0, 0, 0
+  if isCounted and rows[at + 10] and counts(rows[at + 10], ofAddress) then
+    atAddress = weigh(rows[at + 10], window, ofAddress, now)
+    failed = #users(rows[at + 10], window, now)
+  end
+  if isCounted and rows[at + 11] then
+    atNetwork = weigh(rows[at + 11], window, 0, now)
+  end
+  local ofUser = rows[at + 2] and weigh(rows[at + 2], userWindow, 0, now) or 0
+  local has = guesses(rows[at + 1], window, cleared, now)
+  local blocks = marks(rows, at + 2, {cleared, ofAddress, newest(rows, at + 8, at + 8)}, isCounted, now)
+  local part = string.sub(ARGV[3], 6 * i + 1, 6 * i + 6)
+  local found = sessions(digest(ARGV[1], 4 * i + 1), string.sub(part, 1, 2), part, math.floor(now / 1000), ARGV[4])
+  if atAddress + atNetwork + ofUser + failed + #has + #blocks + #found > 0 then
+    local told = standing({atAddress, atNetwork, ofUser, failed, -1, 0, 0, #has, 0, #blocks, #found}, has, {}, blocks,
+      found, now)
+    parts[#parts + 1] = struct.pack('<I2I4', i, #told) .. told
+  end
 end
 return table.concat(parts)
 """,
 )
 """
-What all gateways know of a login. Arguments: user, address, network, pair, and user in network; numbers; protocol and
-address in counts. It returns nothing if nothing is known, else all packed.
+What concerns logins of known pairs. Arguments: user, address, network and pair of each; the windows; protocol and
+address in counts of each; the name of this gateway. It returns, for each of which something is known, its number and
+what L{CHECK} returns.
 """
 
 FAILED = script(

@@ -9,17 +9,25 @@ of them. Redis Cluster is not supported for that, and because a script reads key
 from __future__ import annotations
 
 from binascii import b2a_base64
+from collections.abc import Sequence
 from hashlib import sha1
 
 from attrs import frozen
 
-__all__ = ["PREFIX", "Script", "keyPart", "packed", "script"]
+from mailgate.store.keys import DIGEST
+
+__all__ = ["PREFIX", "Script", "keyPart", "keyParts", "packed", "script"]
 
 PREFIX = "mg:1:"
 """What all keys and channels begin with. The number is that of this form of keys and values."""
 
-_DIGEST = 18
-"""Bytes of a digest with what is added, so that base64 takes whole groups: 24 letters, of which 22 are the key's."""
+_FILL = b"\0\0"
+"""What is added to a digest, so that base64 takes whole groups of letters."""
+
+_GROUP, _LETTERS = 24, 22
+"""The letters of a digest with what is added, and those that are the key's."""
+
+_NO_DIGEST = bytes(DIGEST)
 
 _SAFE = bytes.maketrans(b"+/", b"-_")
 
@@ -72,9 +80,16 @@ def packed(*digests: bytes) -> bytes:
 
     @param digests: each of 16 bytes, or empty.
     """
-    return b2a_base64(b"".join([each.ljust(_DIGEST, b"\0") for each in digests]), newline=False).translate(_SAFE)
+    filled = _FILL.join([each or _NO_DIGEST for each in digests]) + _FILL
+    return b2a_base64(filled, newline=False).translate(_SAFE)
+
+
+def keyParts(digests: Sequence[bytes]) -> list[bytes]:
+    """Return what stands for digests in keys: base64url (RFC 4648). C{digests} have 16 bytes each."""
+    text = packed(*digests) if digests else b""
+    return [text[at : at + _LETTERS] for at in range(0, len(text), _GROUP)]
 
 
 def keyPart(digest: bytes) -> str:
-    """Return what stands for a digest in a key: base64url (RFC 4648). C{digest} has 16 bytes."""
-    return packed(digest)[:22].decode()
+    """Return what stands for a digest in a key. C{digest} has 16 bytes."""
+    return packed(digest)[:_LETTERS].decode()

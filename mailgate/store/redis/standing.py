@@ -1,21 +1,23 @@
 # -*- test-case-name: mailgate.test.store.test_contract -*-
 """
-Reads what L{mailgate.store.redis.loginscripts.CHECK} returns.
+Reads what L{mailgate.store.redis.loginscripts.CHECK} and L{mailgate.store.redis.loginscripts.KNOWN} return.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
-from mailgate.store.interfaces import Guess, Mark, Standing
+from mailgate.store.interfaces import Guess, Mark, Question, Standing
 
-__all__ = ["standingOf"]
+__all__ = ["standingOf", "standingsOf"]
 
 _HEAD = Struct("<IIIHdddHBBB")
 _GUESS = Struct("<I2sBB")
 _GOOD = Struct("<2sI")
 _MARK = Struct("<BdHBH")
 _SESSIONS = Struct("<BHH")
+_ONE = Struct("<HI")
 
 _NOTHING = Standing()
 
@@ -55,6 +57,25 @@ def standingOf(reply: bytes, *things: bytes) -> Standing:
     if marks or gateways:
         _readRest(standing, reply, at, marks, gateways, things)
     return standing
+
+
+def standingsOf(reply: bytes, questions: Sequence[Question]) -> list[Standing | None]:
+    """
+    Return a reply about several logins as values; L{None} for each of which nothing is known.
+
+    @param reply: the reply.
+    @param questions: the logins.
+    @raise ValueError: as for L{standingOf}.
+    """
+    found: list[Standing | None] = [None] * len(questions)
+    at = 0
+    while at < len(reply):
+        number, length = _ONE.unpack_from(reply, at)
+        at += _ONE.size
+        question = questions[number]
+        found[number] = standingOf(reply[at : at + length], question.pair, question.address, question.user)
+        at += length
+    return found
 
 
 def _readRest(standing: Standing, reply: bytes, at: int, marks: int, gateways: int, things: tuple[bytes, ...]) -> None:

@@ -30,8 +30,8 @@ from mailgate.store.keys import DIGEST, StoreKeys
 from mailgate.store.redis import loginscripts, registryscripts
 from mailgate.store.redis.answers import Word
 from mailgate.store.redis.connection import RedisConnection
-from mailgate.store.redis.script import PREFIX, Script, keyPart, packed
-from mailgate.store.redis.standing import standingOf
+from mailgate.store.redis.script import PREFIX, Script, keyPart, keyParts, packed
+from mailgate.store.redis.standing import standingOf, standingsOf
 from mailgate.store.settings import StoreAccess, StoreSettings
 
 __all__ = ["CHANNELS", "SCRIPTS", "IConnection", "RedisStore", "storeFor"]
@@ -45,10 +45,10 @@ CHANNELS = ("events", "ask")
 """What all gateways hear."""
 
 _CHECK = Struct("<dIHddd")
+_WINDOWS = Struct("<dd")
 _FAILED = Struct("<2sBBHBddHH4s")
 _SUCCEEDED = Struct("<ddB2s")
 _MARK = Struct("<ddH")
-_COUNT = Struct("<6sH")
 _END = Struct("<IH")
 """A time of six bytes: the lower four, and the upper two."""
 
@@ -59,15 +59,11 @@ _CLEARED = 7 * 86400 * 1000
 _PART = 100
 """Sessions, users, places or things of one script: half a millisecond of the store's time."""
 
-_MOST_COUNTS = 64
-"""Protocols and addresses of a user that a gateway counts one by one."""
-
 _MOST_GATEWAYS = 1000
 """So many gateways are believed to exist. A stranger who can write to the store may have put more there."""
 
 _GATEWAY = re.compile("[A-Za-z0-9-]{1,64}")
 
-_OTHERS = b"\xff\xff\xff\xff"
 _MOST_COUNT = 65535
 _NO_DIGEST = bytes(DIGEST)
 
@@ -104,10 +100,12 @@ class RedisStore:
     See L{mailgate.store.interfaces.IStore}.
 
     @param connection: to the server.
+    @param gateway: the name of this gateway.
     """
 
-    def __init__(self, connection: IConnection) -> None:
+    def __init__(self, connection: IConnection, gateway: str = "") -> None:
         self._connection = connection
+        self._gateway = gateway
         self._script = connection.script
         self.heard: Callable[[str, bytes], object] = lambda channel, message: None
         self.resumed: Callable[[], object] = lambda: None
@@ -141,8 +139,20 @@ class RedisStore:
             question.goodFor,
         )
         part = question.protocol + (address or _NO_DIGEST)[:4]
-        answer = self._script(loginscripts.CHECK, (), (digests, numbers, part))
+        answer = self._script(loginscripts.CHECK, (), (digests, numbers, part, self._gateway))
         return answer.addCallback(_read, standingOf, pair, address, user)
+
+    def checkKnown(self, questions: Sequence[Question]) -> Deferred[Sequence[Standing | None]]:
+        digests: list[bytes] = []
+        parts = []
+        for each in questions:
+            pair = each.pair or StoreKeys.both(each.user, each.address)
+            digests += each.user, each.address, each.network, pair
+            parts.append(each.protocol + (each.address or _NO_DIGEST)[:4])
+        first = questions[0]
+        windows = _WINDOWS.pack(first.pairWindow * 1e6, first.userWindow * 1e6)
+        arguments = packed(*digests), windows, b"".join(parts), self._gateway
+        return self._script(loginscripts.KNOWN, (), arguments).addCallback(_read, standingsOf, questions)
 
     def failed(self, failure: Failure) -> Deferred[bool]:
         numbers = _FAILED.pack(
@@ -216,7 +226,7 @@ class RedisStore:
 
     def retain(self, keys: Sequence[bytes], seconds: float) -> Deferred[None]:
         left = _milliseconds(seconds) if seconds > 0 else 0
-        parts: list[list[Word]] = [[left, *[keyPart(key) for key in part]] for part in _partsOf(iter(keys))]
+        parts: list[list[Word]] = [[left, *keyParts(part)] for part in _partsOf(iter(keys))]
         return Deferred.fromCoroutine(self._each(registryscripts.RETAIN, parts))
 
     # The registry.
@@ -241,8 +251,8 @@ class RedisStore:
             for id, record in has:
                 words += id, record
             words += gone
-            for user, byPart in counted:
-                words += keyPart(user), _countsOf(byPart)
+            for key, (_, byPart) in zip(keyParts([user for user, _ in counted]), counted, strict=True):
+                words += key, byPart
             if not _read(await self._script(registryscripts.BEAT, (), words), _flag):
                 return False
         return True
@@ -296,7 +306,7 @@ def storeFor(settings: StoreSettings, access: StoreAccess, reactor: Any, gateway
     @param gateway: the name of this gateway.
     """
     channels = [PREFIX + channel for channel in (*CHANNELS, f"to:{gateway}")]
-    return RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, channels))
+    return RedisStore(RedisConnection(settings, access, reactor, SCRIPTS, channels), gateway)
 
 
 def _partsOf(items: Iterator[_Item]) -> Iterator[list[_Item]]:
@@ -306,18 +316,6 @@ def _partsOf(items: Iterator[_Item]) -> Iterator[list[_Item]]:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, ceil(seconds * 1000))
-
-
-def _countsOf(counts: Mapping[bytes, int]) -> bytes:
-    """Counts as scripts read them. Of very many, the smaller ones are counted together."""
-    rows = [(key, count) for key, count in counts.items() if count > 0]
-    if len(rows) > _MOST_COUNTS:
-        rows.sort(key=lambda row: row[1], reverse=True)
-        others: dict[bytes, int] = {}
-        for key, count in rows[_MOST_COUNTS:]:
-            others[key[:2] + _OTHERS] = others.get(key[:2] + _OTHERS, 0) + count
-        rows = [*rows[:_MOST_COUNTS], *islice(others.items(), _MOST_COUNTS)]
-    return b"".join([_COUNT.pack(key, min(_MOST_COUNT, count)) for key, count in rows])
 
 
 # Replies. A server that is another one, or values that others have written, may answer with anything.

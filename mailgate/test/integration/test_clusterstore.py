@@ -16,13 +16,14 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from mailgate.store.address import storeAddress
-from mailgate.store.interfaces import Beat, Failure, IStore, Mark, Question, StoreUnavailable, Success
+from mailgate.store.interfaces import Failure, IStore, Mark, Question, StoreUnavailable, Success
 from mailgate.store.redis.store import RedisStore, storeFor
 from mailgate.store.settings import StoreAccess, StoreSettings
 from mailgate.test.integration.daemon import newFolder
 from mailgate.test.integration.programs import require
 from mailgate.test.integration.redisserver import RedisServer
 from mailgate.test.support.documents import MISSING, document
+from mailgate.test.support.stores import beatOf
 
 PATIENCE = 20.0
 ONE, OTHER = bytes(range(16)), bytes(range(16, 32))
@@ -33,6 +34,7 @@ def everything(store: Any) -> list[tuple[str, Callable[[], Deferred[Any]]]]:
     """Each call of a store, with what makes it."""
     return [
         ("check", lambda: store.check(Question(ONE, OTHER, OTHER, interval=1.0, burst=5))),
+        ("checkKnown", lambda: store.checkKnown([Question(ONE, OTHER, OTHER)] * 2)),
         ("failed", lambda: store.failed(Failure(ONE, OTHER, OTHER, OTHER, b"ab", 1, 1, True))),
         ("succeeded", lambda: store.succeeded(Success(ONE, OTHER, OTHER, OTHER))),
         ("mark", lambda: store.mark(Mark(ONE, "R2", 60.0, 1, b"sealed"), 60.0)),
@@ -45,8 +47,8 @@ def everything(store: Any) -> list[tuple[str, Callable[[], Deferred[Any]]]]:
         ("placeOf", lambda: store.placeOf(ONE)),
         ("retain", lambda: store.retain([ONE], 60.0)),
         ("retain", lambda: store.retain([ONE], 0.0)),
-        ("beat", lambda: store.beat(Beat("g1", "run", {"s1": b"sealed"}, isAll=True, counts={ONE: {b"abcdef": 1}}))),
-        ("beat", lambda: store.beat(Beat("g1", "run", {}, ["s1"], counts={ONE: {}}))),
+        ("beat", lambda: store.beat(beatOf("g1", "run", {"s1": b"sealed"}, isAll=True, counts={ONE: {b"abcdef": 1}}))),
+        ("beat", lambda: store.beat(beatOf("g1", "run", {}, ["s1"], counts={ONE: {}}))),
         ("gateways", store.gateways),
         ("sessionsAt", lambda: store.sessionsAt("g1", 10)),
         ("sessionsOf", lambda: store.sessionsOf(ONE)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from random import Random
 
 from twisted.internet.task import Clock
@@ -55,13 +56,15 @@ class FeedTests(FeedCase):
         second = self.relays.begin("jöe", "[2001:db8::1]:7", "smtp")
         self.assertEqual(self.process.told, [])
         self.wait()
+        one = '["joe","imap","0.0.0.0:143","192.0.2.7:40123","10.0.0.1:143",1000.0]'
+        other = '["j\xc3\xb6e","smtp","0.0.0.0:143","[2001:db8::1]:7","10.0.0.1:143",1000.05]'
         self.assertEqual(
             self.process.told,
             [
                 Sessions(
                     [
-                        [first, "joe", "imap", "0.0.0.0:143", "192.0.2.7:40123", "10.0.0.1:143", 1000.0],
-                        [second, "j\xc3\xb6e", "smtp", "0.0.0.0:143", "[2001:db8::1]:7", "10.0.0.1:143", 1000.05],
+                        [first, "joe", "imap", "192.0.2.7", one],
+                        [second, "j\xc3\xb6e", "smtp", "2001:db8::1", other],
                     ],
                     [],
                     False,
@@ -182,4 +185,6 @@ class FeedTests(FeedCase):
     def test_longName(self) -> None:
         """A name that is longer than any of an account is cut off."""
         session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", 1000.0, user=b"x" * 5000)
-        self.assertEqual(rowOf(session, "imap")[1:4], ["x" * LONGEST_USER, "imap", "imap"])
+        row = rowOf(session, "imaps")
+        self.assertEqual(row[1:4], ["x" * LONGEST_USER, "imap", "192.0.2.7"])
+        self.assertEqual(json.loads(row[4])[:3], ["x" * LONGEST_USER, "imap", "imaps"])

@@ -17,10 +17,10 @@ from mailgate.keeper.placemessages import AGAIN, LEFT, PLACES, PLACES_VERSION, S
 from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.placestate import readPlaces, writePlaces
 from mailgate.keeper.placing import LINGER, PACE, REFRESHED_AT_ONCE, DirectPlaces, Placing, ownPlacing
-from mailgate.store.interfaces import Beat, StoreUnavailable
+from mailgate.store.interfaces import StoreUnavailable
 from mailgate.store.keys import StoreKeys
 from mailgate.store.memory import Memory, MemoryStore
-from mailgate.test.support.stores import SwitchedStore
+from mailgate.test.support.stores import SwitchedStore, beatOf
 from mailgate.upstream.placing import Owner
 from mailgate.upstream.sticky import Sticky
 
@@ -177,12 +177,12 @@ class LastingTests(PlacingCase):
         user = self.keys.digest(b"user", b"joe")
         other = MemoryStore(self.clock, self.memory, "g2")
         for store, gateway in ((self.store, "g1"), (other, "g2")):
-            store.beat(Beat(gateway, "run", isAll=True, counts={user: {b"im1234": 1}}))
+            store.beat(beatOf(gateway, "run", isAll=True, counts={user: {b"im1234": 1}}))
         self.placing.seat(self.member, seat("a:143", STAYS))
         self.placing.seat(self.member, seat("a:143", LEFT))
         self.pumped(LINGER + 1)
         self.lasts(TTL - LINGER - 1)
-        other.beat(Beat("g2", "run", counts={user: {}}))
+        other.beat(beatOf("g2", "run", counts={user: {}}))
         self.placing.seat(self.member, seat("a:143", STAYS))
         self.placing.seat(self.member, seat("a:143", LEFT))
         self.pumped(LINGER + PACE)

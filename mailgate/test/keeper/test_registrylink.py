@@ -63,7 +63,7 @@ class RegistryLinkTests(SynchronousTestCase):
 
     def known(self, keeper: Keeper) -> set[str]:
         assert keeper.registry is not None
-        return set(keeper.registry.ids())
+        return set(dict(keeper.registry.sessions()))
 
     def test_link(self) -> None:
         """A keeper with a registry learns of the sessions of a process, those that were there and those that follow."""

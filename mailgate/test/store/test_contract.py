@@ -10,12 +10,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from mailgate.limits.windows import Window
 from mailgate.store.address import StoreAddress
+from mailgate.store.counts import packedCounts
 from mailgate.store.interfaces import (
     DEAD,
     MOST_NOTES,
@@ -36,7 +38,7 @@ from mailgate.store.redis.store import RedisStore, storeFor
 from mailgate.store.settings import StoreAccess, StoreSettings
 from mailgate.test.integration.daemon import shared
 from mailgate.test.integration.redisserver import Commands, RedisServer, program
-from mailgate.test.support.stores import SwitchedStore
+from mailgate.test.support.stores import SwitchedStore, beatOf
 
 KEYS = StoreKeys(b"a secret of the gateways")
 NAME, HOST = b"joe.secret@example.com", b"192.0.2.77"
@@ -401,7 +403,9 @@ class Contract:
     async def test_beat(self):
         """A gateway's sessions and counts are read at the other one."""
         counts = {USER: {IMAP + HERE: 2, IMAP + b"else": 1, SMTP + HERE: 4}, OTHER: {IMAP + bytes(4): 1}}
-        self.assertTrue(await self.one.beat(Beat("g1", "r1", {"s1": b"one", "s2": b"two"}, isAll=True, counts=counts)))
+        self.assertTrue(
+            await self.one.beat(beatOf("g1", "r1", {"s1": b"one", "s2": b"two"}, isAll=True, counts=counts))
+        )
         self.assertTrue(await self.one.beat(Beat("g1", "r1", {"s3": b"three"}, ["s1", "s9"])))
         self.assertEqual(await self.two.sessionsAt("g1", 10), {"s2": b"two", "s3": b"three"})
         self.assertEqual(len(await self.two.sessionsAt("g1", 1)), 1)
@@ -417,23 +421,43 @@ class Contract:
     async def test_counts(self):
         """Each gateway says its own counts; no session any more, no count."""
         for store, name, count in ((self.one, "g1", 2), (self.two, "g2", 3)):
-            await store.beat(Beat(name, "r1", isAll=True, counts={USER: {IMAP + HERE: count}}))
+            await store.beat(beatOf(name, "r1", isAll=True, counts={USER: {IMAP + HERE: count}}))
         self.assertEqual(await self.one.sessionsOf(USER), {"g1": 2, "g2": 3})
-        self.assertEqual((await self.one.check(question())).sessions, {"g1": (2, 2), "g2": (3, 3)})
-        await self.two.beat(Beat("g2", "r1", counts={USER: {}}))
+        self.assertEqual((await self.one.check(question())).sessions, {"g2": (3, 3)})
+        self.assertEqual((await self.two.check(question())).sessions, {"g1": (2, 2)})
+        await self.two.beat(beatOf("g2", "r1", counts={USER: {}}))
         self.assertEqual(await self.one.sessionsOf(USER), {"g1": 2})
 
     async def test_manyCounts(self):
         """Of a user with sessions from very many addresses, none is lost."""
         counts = {IMAP + at.to_bytes(4, "big"): 1 + (at == 3) for at in range(300)}
-        await self.one.beat(Beat("g1", "r1", isAll=True, counts={USER: counts}))
+        await self.one.beat(beatOf("g1", "r1", isAll=True, counts={USER: counts}))
         self.assertEqual(await self.two.sessionsOf(USER), {"g1": 301})
         asked = question(address=(3).to_bytes(4, "big") + bytes(12))
         self.assertEqual((await self.two.check(asked)).sessions, {"g1": (301, 2)})
 
+    async def test_known(self):
+        """
+        Of many known pairs at once, what concerns them is said: failures, blocks, and sessions at other gateways. Of
+        one without, nothing is said, also if others have succeeded there.
+        """
+        await self.one.succeeded(SUCCESS)
+        await self.one.beat(beatOf("g1", "r1", isAll=True, counts={USER: {IMAP + HERE: 2}, OTHER: {SMTP + HERE: 1}}))
+        quiet = question(user=OTHER, address=ELSEWHERE, network=ELSEWHERE, pair=b"")
+        self.assertEqual([*await self.one.checkKnown([question(), quiet])], [None, None])
+        found = await self.two.checkKnown([quiet, question(), quiet, evolve(quiet, protocol=SMTP)])
+        self.assertEqual([each and each.sessions for each in found], [None, {"g1": (2, 2)}, None, {"g1": (1, 0)}])
+        await self.one.failed(failure())
+        await self.one.mark(Mark(PAIR, "R2", 900.0, 1, b"sealed"), 3600.0)
+        found = await self.one.checkKnown([quiet] * 31 + [question(interval=100.0)])
+        self.assertEqual([*found[:31]], [None] * 31)
+        asked = await self.one.check(question())
+        self.assertEqual(_comparable(found[31]), _comparable(evolve(asked, goods=[], lastSuccess=None)))
+        self.assertEqual((found[31].sessions, asked.wait), ({}, 0.0))
+
     async def test_unknownRun(self):
         """A beat of another run than the store knows keeps nothing."""
-        changes = {"began": {"s1": b"one"}, "counts": {USER: {IMAP + HERE: 1}}}
+        changes = {"began": {"s1": b"one"}, "counts": {USER: packedCounts({IMAP + HERE: 1})}}
         self.assertFalse(await self.one.beat(Beat("g1", "r1", **changes)))
         self.assertEqual(await self.two.gateways(), {})
         await self.one.beat(Beat("g1", "r1", isAll=True))
@@ -444,8 +468,8 @@ class Contract:
 
     async def test_restarted(self):
         """Sessions and counts of an earlier run are void."""
-        await self.one.beat(Beat("g1", "r1", {"s1": b"one"}, isAll=True, counts={USER: {IMAP + HERE: 5}}))
-        await self.one.beat(Beat("g1", "r2", {"s2": b"two"}, isAll=True, counts={OTHER: {IMAP + HERE: 1}}))
+        await self.one.beat(beatOf("g1", "r1", {"s1": b"one"}, isAll=True, counts={USER: {IMAP + HERE: 5}}))
+        await self.one.beat(beatOf("g1", "r2", {"s2": b"two"}, isAll=True, counts={OTHER: {IMAP + HERE: 1}}))
         self.assertEqual(await self.two.sessionsAt("g1", 10), {"s2": b"two"})
         self.assertEqual(await self.two.sessionsOf(USER), {})
         self.assertEqual(await self.two.sessionsOf(OTHER), {"g1": 1})
@@ -456,7 +480,7 @@ class Contract:
         await self.one.beat(Beat("g1", "r1", {"old": b"x"}, isAll=True))
         sessions = {f"s{at}": b"record %d" % at for at in range(1234)}
         counts = {at.to_bytes(16, "big"): {IMAP + HERE: 1} for at in range(1, 1001)}
-        result = self.one.beat(Beat("g1", "r2", sessions, isAll=True, counts=counts))
+        result = self.one.beat(beatOf("g1", "r2", sessions, isAll=True, counts=counts))
         self.assertTrue(await result)
         self.assertEqual(await self.two.sessionsAt("g1", 10000), sessions)
         self.assertEqual(len(await self.two.sessionsAt("g1", 700)), 700)
@@ -466,7 +490,7 @@ class Contract:
 
     async def test_dead(self):
         """The sessions and counts of a gateway that does not beat any more are void after a time."""
-        await self.one.beat(Beat("g1", "r1", {"s1": b"one"}, isAll=True, counts={USER: {IMAP + HERE: 5}}))
+        await self.one.beat(beatOf("g1", "r1", {"s1": b"one"}, isAll=True, counts={USER: {IMAP + HERE: 5}}))
         await self.ageBeat("g1", DEAD - 1)
         self.assertEqual(await self.two.sessionsOf(USER), {"g1": 5})
         await self.ageBeat("g1", 2.0)
@@ -482,7 +506,7 @@ class Contract:
 
     async def test_leave(self):
         """A gateway that stops is gone at once; not because of an earlier run."""
-        await self.one.beat(Beat("g1", "r1", {"s1": b"one"}, isAll=True, counts={USER: {IMAP + HERE: 5}}))
+        await self.one.beat(beatOf("g1", "r1", {"s1": b"one"}, isAll=True, counts={USER: {IMAP + HERE: 5}}))
         await self.one.leave("g1", "r0")
         await self.one.leave("g9", "r1")
         self.assertEqual(await self.two.sessionsOf(USER), {"g1": 5})
@@ -631,7 +655,7 @@ class RedisTests(Contract, TestCase):
         await self.one.clear([ELSEWHERE])
         await self.one.put("blocks", "b1", b"sealed", 60.0)
         await self.one.place(USER, b"192.0.2.1:143", 60.0)
-        await self.one.beat(Beat("g1", "r1", {"s1": b"sealed"}, isAll=True, counts={USER: {IMAP + HERE: 1}}))
+        await self.one.beat(beatOf("g1", "r1", {"s1": b"sealed"}, isAll=True, counts={USER: {IMAP + HERE: 1}}))
         await self.one.beat(Beat("g2", "r1", {f"s{at}": b"sealed" for at in range(300)}, isAll=True))
 
     async def test_ends(self):
@@ -742,6 +766,8 @@ class RedisTests(Contract, TestCase):
             asked = Question(user, address, network, pair, IMAP, 1000.0, 3)
             clock.advance(0.001)
             self.assertEqual(*[_comparable(await store.check(asked)) for store in (memory, self.one)], step)
+            known = [await store.checkKnown([asked]) for store in (memory, self.one)]
+            self.assertEqual(*[[each and _comparable(each) for each in found] for found in known], step)
 
     async def test_clocks(self):
         """What is from a time to come, because the store's clock was set back, has no age and harms nothing."""
@@ -768,7 +794,7 @@ class RedisTests(Contract, TestCase):
 
     async def test_parts(self):
         """While all sessions are said anew, those of before are seen, and counts of both runs count."""
-        await self.one.beat(Beat("g1", "r1", {"old": b"x"}, isAll=True, counts={USER: {IMAP + HERE: 1}}))
+        await self.one.beat(beatOf("g1", "r1", {"old": b"x"}, isAll=True, counts={USER: {IMAP + HERE: 1}}))
         script, seen = self.one._script, []
 
         async def watched(*arguments: Any) -> Any:
@@ -778,7 +804,7 @@ class RedisTests(Contract, TestCase):
 
         self.one._script = lambda *arguments: Deferred.fromCoroutine(watched(*arguments))
         sessions = {f"s{at}": b"y" for at in range(500)}
-        await self.one.beat(Beat("g1", "r2", sessions, isAll=True, counts={OTHER: {IMAP + HERE: 1}}))
+        await self.one.beat(beatOf("g1", "r2", sessions, isAll=True, counts={OTHER: {IMAP + HERE: 1}}))
         self.assertEqual(seen[:-1], [({"old": b"x"}, {"g1": 1})] * 4)
         self.assertNotIn("old", seen[-1][0])
         self.assertEqual(seen[-1][1], {})
@@ -790,7 +816,7 @@ class RedisTests(Contract, TestCase):
         users = [at.to_bytes(16, "big") for at in range(3000)]
         for call, scripts in (
             (lambda: self.one.beat(Beat("g1", "r1", sessions, isAll=True)), 20),
-            (lambda: self.one.beat(Beat("g1", "r1", counts={user: {IMAP + HERE: 1} for user in users})), 30),
+            (lambda: self.one.beat(beatOf("g1", "r1", counts={user: {IMAP + HERE: 1} for user in users})), 30),
             (lambda: self.one.clear(users), 30),
             (lambda: self.one.retain(users, 60.0), 30),
             (lambda: self.one.take("blocks", [*sessions]), 20),
@@ -815,6 +841,7 @@ class RedisTests(Contract, TestCase):
     async def _allAnswered(self) -> None:
         for call in (
             lambda: self.one.check(question(interval=100.0)),
+            lambda: self.one.checkKnown([question()] * 3),
             lambda: self.one.failed(failure(b"zz")),
             lambda: self.one.succeeded(SUCCESS),
             lambda: self.one.mark(Mark(PAIR, "R2", 900.0, 1, b""), 60.0),
@@ -824,7 +851,7 @@ class RedisTests(Contract, TestCase):
             lambda: self.one.gateways(),
             lambda: self.one.sessionsOf(USER),
             lambda: self.one.sessionsAt("g1", 10),
-            lambda: self.one.beat(Beat("g1", "r1", counts={USER: {IMAP + HERE: 1}})),
+            lambda: self.one.beat(beatOf("g1", "r1", counts={USER: {IMAP + HERE: 1}})),
         ):
             store: Any = self.one
             store._connection._breaker.failures = 0
@@ -874,6 +901,7 @@ class RepliesTests(SynchronousTestCase):
             store = RedisStore(_Replies(reply))
             for name, arguments in (
                 ("check", (question(),)),
+                ("checkKnown", ([question()] * 2,)),
                 ("failed", (failure(),)),
                 ("succeeded", (SUCCESS,)),
                 ("mark", (Mark(PAIR, "R2", 1.0, 1), 1.0)),

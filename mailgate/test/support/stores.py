@@ -4,18 +4,22 @@ A store that can be made to fail, or to answer late.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from attrs import evolve
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
-from mailgate.store.interfaces import StoreUnavailable
+from mailgate.store.counts import packedCounts
+from mailgate.store.interfaces import Beat, StoreUnavailable
 from mailgate.store.memory import Memory, MemoryStore
 
-__all__ = ["SwitchedStore"]
+__all__ = ["SwitchedStore", "beatOf"]
 
 _ASKED = (
     "check",
+    "checkKnown",
     "failed",
     "succeeded",
     "mark",
@@ -34,6 +38,18 @@ _ASKED = (
     "sessionsOf",
     "publish",
 )
+
+
+def beatOf(
+    gateway: str, run: str, *values: Any, counts: Mapping[bytes, Mapping[bytes, int]], isAll: bool = False
+) -> Beat:
+    """
+    Return a beat with counts of sessions. The other arguments are those of L{Beat}.
+
+    @param counts: how many sessions users have, by protocol and address.
+    """
+    packed = {user: packedCounts(parts) for user, parts in counts.items()}
+    return evolve(Beat(gateway, run, *values), isAll=isAll, counts=packed)
 
 
 class SwitchedStore(MemoryStore):

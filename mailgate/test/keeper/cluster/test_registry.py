@@ -363,6 +363,47 @@ class LifeTests(RegistryCase):
         self.wait(2)
         self.assertEqual((self.stored(), self.listed()), ({}, set()))
 
+    def test_beatHeard(self) -> None:
+        """A session whose beat the store has heard, though its answer was late, does not stay there when it ends."""
+        beat, late = self.store.beat, self.late
+
+        def heard() -> Deferred[bool]:
+            self.isLossy = False
+            beat(self.beats[-1])
+            return late()
+
+        self.isLossy = True
+        self.patch(self, "late", heard)
+        id = self.one.relays.begin("joe")
+        self.wait(0.2)
+        self.assertEqual((self.isLossy, self.listed()), (False, {id}))
+        self.one.relays.end(id)
+        self.wait(2)
+        self.assertEqual((self.stored(), self.listed()), ({}, set()))
+
+    def test_brief(self) -> None:
+        """Of a session that begins and ends between two beats nothing is told, nor of its user's others."""
+        stay = self.one.relays.begin("joe")
+        self.wait()
+        self.patch(beating, "APART", 1.0)
+        self.beats.clear()
+        self.two.relays.begin("ann")
+        while not self.beats:
+            self.wait(0.1)
+        # The next one comes a second after it.
+        self.beats.clear()
+        for _ in range(2):
+            ids = [self.one.relays.begin(user) for user in ("joe", "eve")]
+            self.wait(0.2)
+            for id in ids:
+                self.one.relays.end(id)
+            self.wait(0.1)
+        last = self.one.relays.begin("bob")
+        self.wait(2)
+        self.assertEqual([[*each.began] for each in self.beats], [[last]])
+        self.assertEqual([(each.ended, len(each.counts)) for each in self.beats], [([], 1)])
+        self.assertEqual((self.stored(), self.stored("bob"), stay in self.listed()), ({"g1": 1}, {"g1": 1}, True))
+
     def test_rarelyTried(self) -> None:
         """While beats fail, there is one each second, whatever happens."""
         self.isLossy = True

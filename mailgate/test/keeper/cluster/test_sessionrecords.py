@@ -31,7 +31,7 @@ class SessionRecordsTests(SynchronousTestCase):
         self.records = SessionRecords(Seal(bytes(32)), lambda: 1060.75)
 
     def sealed(self, given: list[Any]) -> bytes:
-        return self.records.close("g1", ID, readRow(given)[1])
+        return self.records.close("g1", ID, readRow(given)[4])
 
     def test_row(self) -> None:
         """A record comes back in the form of lists. What is not known is null."""
@@ -76,7 +76,7 @@ class SessionRecordsTests(SynchronousTestCase):
         self.assertNotIn(b"joe", sealed)
 
     def test_damaged(self) -> None:
-        """A record that was moved, changed, or sealed by a stranger is none."""
+        """A record that was moved, changed, or sealed by a stranger is none. So is what no process can have told."""
         sealed = self.sealed(row())
         other = SessionRecords(Seal(b"x" * 32), lambda: 0.0)
         self.assertIsNone(self.records.read("g2", ID, sealed))
@@ -84,32 +84,34 @@ class SessionRecordsTests(SynchronousTestCase):
         self.assertIsNone(self.records.read("g1", ID, sealed[:-1]))
         self.assertIsNone(self.records.read("g1", ID, b""))
         self.assertIsNone(other.read("g1", ID, sealed))
-        for content in (b"", b"{}", b"[]", b"[1]", b"\xff", b"[" * 10000, b'["a","b","c","d","e",-1]', b'["\\u0100"]'):
+        moments = [b'["a","b","c","d","e",%b]' % moment for moment in (b"-1", b'"secret"', b"true", b"1e300", b"null")]
+        others = b'["\\u0100","b","c","d","e",1]', b'["a","b","c","d",7,1]', b'["a","b","c","d","%b",1]' % (b"x" * 1025)
+        for content in (b"", b"{}", b"[]", b"[1]", b"\xff", b"[" * 10000, *moments, *others):
             self.assertIsNone(self.records.read("g1", ID, self.records.close("g1", ID, content)), content)
         for id in ("x", "a.b.c.d"):
-            content = readRow(row())[1]
+            content = readRow(row())[4]
             self.assertIsNone(self.records.read("g1", id, self.records.close("g1", id, content)))
 
     def test_later(self) -> None:
         """A later release may say more."""
-        self.assertIsNotNone(self.records.read("g1", ID, self.records.close("g1", ID, readRow(row())[1][:-1] + b",7]")))
+        self.assertIsNotNone(self.records.read("g1", ID, self.records.close("g1", ID, readRow(row())[4][:-1] + b",7]")))
         self.assertEqual(readRow([*row(), "more"]), readRow(row()))
 
     def test_invalid(self) -> None:
         """What is no session is refused, and not quoted."""
         for change in (
-            *((place, 7) for place in range(6)),
+            *((place, value) for place in range(5) for value in (7, None)),
             (0, ""),
             (0, "x" * 25),
             (1, "\u0100"),
-            (1, "x" * 1025),
-            (5, "\ud800"),
-            *((6, value) for value in ("secret", True, -1, 1e300, None)),
+            *((place, "x" * 2048) for place in (1, 2, 3)),
+            (4, "\ud800"),
+            (4, "x" * 8193),
         ):
-            given = row()
+            given: list[Any] = row()
             given[change[0]] = change[1]
             error = self.assertRaises(WireError, readRow, given)
             self.assertEqual(str(error), "invalid message: no session")
-        others: tuple[Any, ...] = (None, [], {}, row()[:-1])
+        others: tuple[Any, ...] = (None, [], {}, "secret", row()[:-1])
         for other in others:
             self.assertRaises(WireError, readRow, other)
