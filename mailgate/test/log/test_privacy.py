@@ -185,7 +185,8 @@ class FormatTests(SynchronousTestCase):
                     self.assertEqual("example.org" in each, privacy.user == "domain" and "{user}" in format, each)
                 if privacy.address != "full":
                     self.assertNotIn(HOST, each)
-                    self.assertNotIn("4711", re.sub(r'"pid": \d+|\] \d+:', "", each))
+                    # A digest may contain these digits by chance.
+                    self.assertNotIn(":4711", re.sub(r'"pid": \d+|\] \d+:', "", each))
                     self.assertIn("192.0.2.0/24", each)
 
     def test_unknown(self) -> None:
