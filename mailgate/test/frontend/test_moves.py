@@ -60,7 +60,7 @@ class MoveCase(SynchronousTestCase):
 class _Closed:
     """Limits that let no client in."""
 
-    def arrived(self, session: Session) -> Trouble:
+    def arrived(self, session: Session, host: str) -> Trouble:
         return Trouble.TOO_MANY
 
     def left(self, session: Session) -> None:
