@@ -51,7 +51,7 @@ _IDLE_MOST = earliness(IDLE_COSTS, 600)
 _DIGEST_BYTES = 8
 
 _MOST_USERS = 1024
-"""Users whose digests are remembered: some 250 bytes each."""
+"""Users at addresses whose keys are remembered: some 350 bytes each."""
 
 _OURS = (Outcome.LIMITED, Outcome.STOPPED, Outcome.KICKED, Outcome.INTERNAL)
 """How connections end that the gateway ends. They cost their address nothing."""
@@ -267,7 +267,7 @@ class Admission:
         user = canonical(session.user)
         clients = self._clientsOf.setdefault(user, [])
         if len(clients) >= self._mostOfUser or self._sessions.count >= self._mostSessions or session.asked is not None:
-            denial = self._tooMany(session, user, clients)
+            denial = self._tooMany(session, user, source, clients)
             if denial is not None:
                 if not clients:
                     del self._clientsOf[user]
@@ -275,13 +275,13 @@ class Admission:
         clients.append(session.client)
         self._sessions.count += 1
         if self._column is not None:
-            self._show(user, session.client, 1)
+            self._show(user, source, 1)
         session.counted = user, source
         return None
 
-    def _tooMany(self, session: Session, user: bytes, clients: Sequence[str]) -> Denial | None:
+    def _tooMany(self, session: Session, user: bytes, source: Source, clients: Sequence[str]) -> Denial | None:
         """Return the refusal of a session that a limit does not let be."""
-        source, asked = self._sourceOf(session.client), session.asked
+        asked = session.asked
         elsewhere, fromAddress = 0, 0
         if asked is not None and asked.user == user:
             # The authenticator may know the user by another name, whose sessions elsewhere are not known.
@@ -305,12 +305,12 @@ class Admission:
 
     def _ofUser(self, user: bytes, source: Source, clients: Sequence[str]) -> int:
         """Return how many sessions a user has. C{clients} are those of this process."""
-        return self._counts.total(self._keysOf(user, source)[0], len(clients))
+        return self._counts.total(_keysOf(self._name, user, source.key)[0], len(clients))
 
     def _ofPair(self, user: bytes, source: Source, clients: Sequence[str]) -> int:
         """Return how many of them are from an address."""
         own = sum(self._sourceOf(client).key == source.key for client in clients)
-        return self._counts.total(self._keysOf(user, source)[1], own)
+        return self._counts.total(_keysOf(self._name, user, source.key)[1], own)
 
     def _ofServer(self) -> int:
         return self._counts.total(self._sessionsKey, self._sessions.count)
@@ -348,7 +348,7 @@ class Admission:
             del self._clientsOf[user]
         self._sessions.count -= 1
         if self._column is not None:
-            self._show(user, session.client, -1)
+            self._show(user, self._sourceOf(session.client), -1)
 
     def _leftBefore(self, session: Session) -> None:
         """A connection has ended before a relay."""
@@ -362,16 +362,14 @@ class Admission:
 
     # Other workers.
 
-    def _keysOf(self, user: bytes, source: Source) -> tuple[bytes, bytes]:
-        """Return under which keys workers show each other the sessions of a user, and of the user at an address."""
-        digest = _digestOf(user)
-        return b"user %b %b" % (self._name, digest), b"user_address %b %b%b" % (self._name, digest, source.key)
-
-    def _show(self, user: bytes, client: str, change: int) -> None:
+    def _show(self, user: bytes, source: Source, change: int) -> None:
+        """Show other workers that a user has one session more or less."""
         column = self._column
         assert column is not None
-        for key in (*self._keysOf(user, self._sourceOf(client)), self._sessionsKey):
-            column.show(key, change)
+        ofUser, ofPair = _keysOf(self._name, user, source.key)
+        column.show(ofUser, change)
+        column.show(ofPair, change)
+        column.show(self._sessionsKey, change)
 
     # For operators.
 
@@ -401,6 +399,7 @@ class Admission:
 
 
 @lru_cache(_MOST_USERS)
-def _digestOf(user: bytes) -> bytes:
-    """Return what stands for a user in keys."""
-    return blake2s(user, digest_size=_DIGEST_BYTES).digest()
+def _keysOf(server: bytes, user: bytes, address: bytes) -> tuple[bytes, bytes]:
+    """Return under which keys workers show each other the sessions of a user, and of the user at an address."""
+    digest = blake2s(user, digest_size=_DIGEST_BYTES).digest()
+    return b"user %b %b" % (server, digest), b"user_address %b %b%b" % (server, digest, address)

@@ -10,7 +10,8 @@ from mailgate.limits.cells import Cells
 
 __all__ = ["Column", "Count", "Counts"]
 
-_MOST = 0xFFFF
+_BITS = 16
+_MOST = (1 << _BITS) - 1
 """What a cell of a column can hold."""
 
 
@@ -31,7 +32,7 @@ class Counts:
     """
     The counts of one process. What has none takes no memory, so that there are at most as many as connections.
 
-    Whoever changes a number here also shows it to the other workers.
+    What changes a number here must also show it to the other workers (L{Column.show}).
 
     @param column: where other workers see the counts; L{None} if there are no others.
     @ivar column: as the argument.
@@ -110,13 +111,23 @@ class Column:
         @param change: 1 or -1.
         """
         columns, column, table = self._columns, self._column, self._table
-        for cell in self._knownCells(key) or self._cellsOf(key):
-            place = cell * columns + column
-            number, above = table[place] + change, self._above.get(place, 0)
-            if above or number > _MOST:
-                self._above[place] = above + change
-                if not self._above[place]:
-                    del self._above[place]
-            elif number >= 0:
-                # It is below if the column was zeroed because this worker was thought dead.
-                table[place] = number
+        first, second = self._knownCells(key) or self._cellsOf(key)
+        here, there = first * columns + column, second * columns + column
+        one, other = table[here] + change, table[there] + change
+        if not (one | other) >> _BITS and not self._above:
+            # Nearly always: both are from 0 to _MOST.
+            table[here] = one
+            table[there] = other
+        else:
+            self._set(here, one, change)
+            self._set(there, other, change)
+
+    def _set(self, place: int, number: int, change: int) -> None:
+        above = self._above.get(place, 0)
+        if above or number > _MOST:
+            self._above[place] = above + change
+            if not self._above[place]:
+                del self._above[place]
+        elif number >= 0:
+            # It is below if the column was zeroed because this worker was thought dead.
+            self._table[place] = number

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -56,7 +56,6 @@ class Defence(Lasting):
     @param chance: returns a random number from 0 to 1, without 1.
     @param key: the secret of the hashes; L{None} for a new one.
     @param isFresh: whether earlier successes are lost: R6 and R7 only say what they would do for L{QUIET} seconds.
-    @ivar changed: called with each row of L{news} that is new or has changed. Not before L{news} was read once.
     @ivar learning: what is learnt from how logins end.
     """
 
@@ -76,7 +75,6 @@ class Defence(Lasting):
         self.learning = Learning(self.ledger, self.rules)
         self.learning.whenGood = self._goodChanged
         self.learning.whenSlow = self._slowChanged
-        self.changed: Callable[[Any], object] = lambda row: None
         if isFresh:
             self.rules.quietUntil = self.now + QUIET
         self._remember()
@@ -440,36 +438,3 @@ class Defence(Lasting):
         @param host: the address.
         """
         return succeed(None)
-
-    # Other processes.
-
-    def news(self) -> Iterator[Any]:
-        """
-        Yield what another process must know at once: the key of the hashes, operators' blocks, and who has succeeded at
-        which address. Each row is a value of JSON. C{changed} is called with later rows.
-        """
-        quiet = max(0.0, self.rules.quietUntil - self.now)
-        return news.rows(self.ledger, self.now, quiet)
-
-    def _goodChanged(self, address: int, row: bytes) -> None:
-        self.changed(news.goodRow(address, row))
-
-    def _slowChanged(self, user: int, row: bytes) -> None:
-        self.changed(news.slowRow(user, row))
-
-    def adopt(self, rows: Iterable[Any]) -> None:
-        """
-        Take over rows of another process.
-
-        @param rows: of L{news}, or what C{changed} was called with.
-        @raise ValueError: a row is damaged. Those before it are taken over.
-        """
-        for row in rows:
-            key = news.adopted(self.ledger, row, self.now)
-            if key is not None:
-                secret, now, quiet = key
-                if secret != self.ledger.keys.secret:
-                    self.ledger.rekey(secret)
-                    self._move(now)
-                self.ledger.operators.clear()
-                self.rules.quietUntil = self.now + quiet if quiet > 0 else -inf

@@ -50,7 +50,11 @@ class Delegating:
         return self._local.operators
 
     def passes(self, attempt: Attempt) -> None:
-        """The store must be asked about each login. See L{mailgate.limits.interfaces.ILimitStore}."""
+        """
+        The store must be asked about each login. See L{mailgate.limits.interfaces.ILimitStore.passes}.
+
+        @param attempt: the login.
+        """
 
     def allowance(self, host: str) -> int:
         """See L{mailgate.limits.interfaces.ILimitStore.allowance}. C{host} is the address."""

@@ -1,14 +1,15 @@
 # -*- test-case-name: mailgate.test.limits.test_state -*-
 """
-What outlives a process that counts failed logins, and the time of it.
+What outlives a process that counts failed logins, what other processes learn of it, and the time of both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from math import inf
+from typing import Any
 
-from mailgate.limits import state
+from mailgate.limits import news, state
 from mailgate.limits.ledger import Ledger
 from mailgate.limits.rules import Rules
 from mailgate.limits.state import Times
@@ -26,6 +27,7 @@ class Lasting:
     @param wall: returns the Unix time in seconds.
     @ivar ledger: as the argument.
     @ivar rules: the rules.
+    @ivar changed: called with each row of L{news} that is new or has changed. Not before L{news} was read once.
     """
 
     def __init__(self, ledger: Ledger, monotonic: Callable[[], float], wall: Callable[[], float]) -> None:
@@ -35,6 +37,7 @@ class Lasting:
         self._tidyAt = -inf
         self.ledger = ledger
         self.rules = Rules(ledger)
+        self.changed: Callable[[Any], object] = lambda row: None
 
     @property
     def now(self) -> float:
@@ -87,3 +90,36 @@ class Lasting:
         self._move(read.now + max(0.0, self._wall() - read.wall))
         self.rules.quietUntil = self.now + read.quiet if read.quiet > 0 else -inf
         read.fill(self.ledger, self.now)
+
+    # Other processes.
+
+    def news(self) -> Iterator[Any]:
+        """
+        Yield what another process must know at once: the key of the hashes, operators' blocks, and who has succeeded at
+        which address. Each row is a value of JSON. C{changed} is called with later rows.
+        """
+        quiet = max(0.0, self.rules.quietUntil - self.now)
+        return news.rows(self.ledger, self.now, quiet)
+
+    def _goodChanged(self, address: int, row: bytes) -> None:
+        self.changed(news.goodRow(address, row))
+
+    def _slowChanged(self, user: int, row: bytes) -> None:
+        self.changed(news.slowRow(user, row))
+
+    def adopt(self, rows: Iterable[Any]) -> None:
+        """
+        Take over rows of another process.
+
+        @param rows: of L{news}, or what C{changed} was called with.
+        @raise ValueError: a row is damaged. Those before it are taken over.
+        """
+        for row in rows:
+            key = news.adopted(self.ledger, row, self.now)
+            if key is not None:
+                secret, now, quiet = key
+                if secret != self.ledger.keys.secret:
+                    self.ledger.rekey(secret)
+                    self._move(now)
+                self.ledger.operators.clear()
+                self.rules.quietUntil = self.now + quiet if quiet > 0 else -inf

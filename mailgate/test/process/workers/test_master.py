@@ -194,13 +194,15 @@ class ColumnsTests(MasterCase):
         memory = SharedTables(self.master._tables.descriptors[TABLES])
         self.addCleanup(memory.close)
         for column in first:
-            memory.counts(column).add(b"a")
+            shown = memory.counts(column).column
+            assert shown is not None
+            shown.show(b"a", 1)
         zygote.exits(ProcessTerminated(signal=9))
-        self.assertEqual(memory.counts(7).of(b"a"), 1)
+        self.assertEqual(memory.counts(7).total(b"a", 0), 1)
         self.assertNotIn(first[0], self.master._tables._free)
         self.assertIn(first[1], self.master._tables._free)
         orphans[0].ended.callback(None)
-        self.assertEqual(memory.counts(7).of(b"a"), 0)
+        self.assertEqual(memory.counts(7).total(b"a", 0), 0)
         self.assertIn(first[0], self.master._tables._free)
 
 
