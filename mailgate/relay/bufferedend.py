@@ -34,7 +34,13 @@ class BufferedEnd(RelayEnd):
     __slots__ = ()
 
     def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
-        """See L{RelayEnd}."""
+        """
+        Take over the descriptor and the TLS engine of a transport.
+
+        @param relay: see L{RelayEnd}.
+        @param transport: see L{RelayEnd}.
+        @param expected: see L{RelayEnd}.
+        """
         super().__init__(relay, transport, expected)
         if self._engine is not None:
             self._engine.forget()
