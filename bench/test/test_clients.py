@@ -33,7 +33,8 @@ class ClientsTests(SynchronousTestCase):
         """Logins are counted, for the given time."""
         for result in together(self.clients, "saturate", seconds=0.1, concurrency=4):
             self.assertGreater(result["done"], 3)
-            self.assertGreaterEqual(result["seconds"], 0.1)
+            # It is taken from the first login on, a moment later.
+            self.assertGreaterEqual(result["seconds"], 0.05)
 
     def test_paced(self):
         """There is a latency for each login."""
