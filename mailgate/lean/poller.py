@@ -6,7 +6,7 @@ Twisted's reactors spend more on dispatching an event (a logging context, a chec
 most of our events cost. Here, a list maps a descriptor to its owner, which is called.
 
 Under load, many descriptors are ready at once. Events of one kind are handled one after the other, because they need
-the same code and data, which the processor's caches hold only for a short time. This saves a twentieth of a login.
+the same code and data, which the processor's caches hold only for a short time.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ MOST_EVENTS = 256
 """The most events of one C{epoll_wait}. Without a limit, the call allocates room for one event of every connection."""
 
 FEW = 8
-"""The most events that are handled in the order in which the system reports them: sorting these costs what it saves."""
+"""The most events that are handled in the order in which the system reports them, because sorting has a cost."""
 
 MOST_ROUNDS = 8
 """
