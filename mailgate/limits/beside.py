@@ -18,6 +18,7 @@ from mailgate.limits.attempt import Attempt
 from mailgate.limits.defence import Defence
 from mailgate.limits.keys import Place
 from mailgate.limits.merging import Merging
+from mailgate.limits.table import dropOldest
 from mailgate.store.interfaces import IStore, Question, Standing, StoreUnavailable
 
 __all__ = ["FRESH", "MOST_GATHERED", "PAUSE", "Beside"]
@@ -150,7 +151,7 @@ class Beside:
     def _remember(self, attempt: Attempt, pair: int, now: float) -> None:
         answers = self._answers
         if len(answers) >= _MOST_ANSWERS:
-            answers.clear()
+            dropOldest(answers)
         answers[pair, attempt.protocol] = now
 
     def forget(self) -> None:
