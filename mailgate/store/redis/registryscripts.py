@@ -12,8 +12,8 @@ The scripts for sessions, places and notes.
 
 from __future__ import annotations
 
-from mailgate.store.redis.loginscripts import SESSIONS
 from mailgate.store.redis.script import script
+from mailgate.store.redis.scriptparts import SESSIONS
 
 __all__ = [
     "ALL",

@@ -93,6 +93,7 @@ NOT_MESSAGES = frozenset(
         "store.redis.loginscripts",
         "store.redis.registryscripts",
         "store.redis.script",
+        "store.redis.scriptparts",
         # Another form of messages, and a line of tracebacks.
         "log.jsonlines",
         "log.privacy._withoutMessage",
