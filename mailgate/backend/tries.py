@@ -127,12 +127,10 @@ class Tries:
         else:
             self.client.expired()
 
-    def measured(self, client: ProxyClient) -> tuple[float | None, float]:
+    def measured(self) -> tuple[float | None, float]:
         """
         Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
         seconds.
-
-        @param client: the attempt.
         """
         seconds, readings = self.deadlines.seconds() - self._since, self.session.readings
         if readings is None:
@@ -141,13 +139,7 @@ class Tries:
         if readings[-2] is _CONNECT:
             return None, seconds
         noticed = -1 if readings[-4] is _CONNECT else 2 - readings[::-1].index(_CONNECT)
-        connected: float = readings[noticed] - readings[noticed - 2]
-        handshake = client.handshake
-        if handshake is not None and handshake < connected:
-            # The connection was noticed with the backend's greeting, which is part of the login.
-            readings[noticed] = readings[noticed - 2] + handshake
-            connected = handshake
-        return connected, seconds
+        return readings[noticed] - readings[noticed - 2], seconds
 
     @property
     def given(self) -> float:

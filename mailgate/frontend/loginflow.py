@@ -314,7 +314,6 @@ class Login:
             passed, self._passed = self._passed, None
             return factory.admission.accepted(session, passed)
         if self._passed is not None and route.judged:
-            # Otherwise the backend judges the login.
             self._settle(route)
         return None
 
@@ -362,8 +361,7 @@ class Login:
 
     def _settle(self, answer: Route | Refusal | Denial | None) -> None:
         """Tell the limits how the login has ended."""
-        passed, self._passed = self._passed, None
-        guard = self.factory.guard
+        passed, self._passed, guard = self._passed, None, self.factory.guard
         assert guard is not None
         guard.ended(passed, answer)
 

@@ -130,7 +130,8 @@ class Defence(Lasting):
         """
         login: Login | None = attempt.login
         if login is None or login.pair not in self._settled or not self.operators.isEmpty:
-            return 0 if attempt.mode is _OFF and self._isFree(attempt) else None
+            isFree = attempt.mode is _OFF and attempt.rate is None and self.operators.isEmpty
+            return 0 if isFree else None
         # The time is not asked for: what is over has gone when its client has connected (L{allowance}).
         pair, address = login.counted
         counts = self._counts
