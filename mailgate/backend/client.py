@@ -383,13 +383,12 @@ class ProxyClient(Lines):
         if version != "off":
             self.transport.write(headerFor(self._client or self._ourselves(), version))
         self._enter(Phase.BACKEND_LOGIN)
-        if self.readings is not None and hasattr(self.transport, "handshakeTime"):
+        readings = self.readings
+        if readings is not None and hasattr(self.transport, "handshakeTime"):
             handshake = self.transport.handshakeTime()
-            if handshake is not None:
-                # The connection was noticed with the backend's greeting, which is part of the login.
-                connected = self.readings[-3] + handshake
-                if connected < self.readings[-1]:
-                    self.readings[-1] = connected
+            # The connection was noticed with the backend's greeting, which is part of the login.
+            if handshake is not None and (connected := readings[-3] + handshake) < readings[-1]:
+                readings[-1] = connected
         if self._awaitsConnection:
             self.notify()
 

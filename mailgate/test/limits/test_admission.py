@@ -209,6 +209,16 @@ class ArrivalTests(AdmissionCase):
         self.use(BARE)
         self.assertIsNone(self.admission.shaken(session))
 
+    def test_exemptAsks(self) -> None:
+        """The store forgets what is over when it is asked, so it is once a second about exempt addresses, too."""
+        self.use(evolve(BARE, exempt=(parseNetwork(f"{ANN}/32"),)))
+        asked: list[str] = []
+        self.store.allowance = lambda host: asked.append(host) or 1
+        for seconds, expected in ((0.0, 1), (0.9, 1), (0.2, 2), (0.5, 2)):
+            self.now += seconds
+            self.arrives()
+            self.assertEqual(asked, [ANN] * expected)
+
     def test_exempt(self) -> None:
         """Exempt addresses and unix sockets have no limit at accept."""
         self.use(evolve(BARE, address=1, connection=Rate(60.0), handshake=Rate(60.0), dropFrom=1, dropAll=1))
