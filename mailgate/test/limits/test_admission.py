@@ -213,7 +213,12 @@ class ArrivalTests(AdmissionCase):
         """The store forgets what is over when it is asked, so it is once a second about exempt addresses, too."""
         self.use(evolve(BARE, exempt=(parseNetwork(f"{ANN}/32"),)))
         asked: list[str] = []
-        self.store.allowance = lambda host: asked.append(host) or 1
+
+        def allowance(host: str) -> int:
+            asked.append(host)
+            return 1
+
+        self.store.allowance = allowance
         for seconds, expected in ((0.0, 1), (0.9, 1), (0.2, 2), (0.5, 2)):
             self.now += seconds
             self.arrives()
