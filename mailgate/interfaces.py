@@ -254,11 +254,14 @@ class IAdmission(Interface):
         @return: why the connection must end.
         """
 
-    def accepted(session: Session) -> Denial | None:
+    def accepted(session: Session, passed: Any = None) -> Denial | None:
         """
         The authenticator has accepted the login of C{session.user}. The gateway connects to the backend next. A session
         that is counted by this may log in again, as another user.
 
+        @param session: the record of the connection.
+        @param passed: the pass of the login, which ends with this instead of C{ILoginGuard.ended}; L{None}: there is
+            none, or it has ended.
         @return: why the login is refused.
         """
 
@@ -291,7 +294,8 @@ class ILoginGuard(Interface):
 
     def ended(passed: Any, answer: Route | Denial | Refusal | None) -> None:
         """
-        A login that may be judged has ended. Call this exactly once for each pass, whatever happens.
+        A login that may be judged has ended. Call this exactly once for each pass, whatever happens, unless
+        C{IAdmission.accepted} has got it.
 
         @param passed: the pass.
         @param answer: the answer of the authenticator; where the backend judges, that of the backend: the L{Route} if

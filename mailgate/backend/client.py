@@ -98,14 +98,14 @@ class ProxyClient(Lines):
     deadline passes.
     """
 
-    handshake: float | None = None
-    """The seconds in which the system connected, if the readings of the session do not say."""
-
     reactor: Any = None
     """The reactor, whose threads compute what takes long; L{None} to compute it at once."""
 
-    isWatched = False
-    """Whether C{handshake} is measured."""
+    readings: list[Any] | None = None
+    """
+    Those of the session (L{mailgate.session.Session.readings}), which get the time at which the system connected: the
+    connection may be noticed later. L{None} if nothing needs it.
+    """
 
     known = UNKNOWN
     """What is known of the capabilities of the backend."""
@@ -383,8 +383,12 @@ class ProxyClient(Lines):
         if version != "off":
             self.transport.write(headerFor(self._client or self._ourselves(), version))
         self._enter(Phase.BACKEND_LOGIN)
-        if self.isWatched and hasattr(self.transport, "handshakeTime"):
-            self.handshake = self.transport.handshakeTime()
+        readings = self.readings
+        if readings is not None and hasattr(self.transport, "handshakeTime"):
+            handshake = self.transport.handshakeTime()
+            # The connection was noticed with the backend's greeting, which is part of the login.
+            if handshake is not None and (connected := readings[-3] + handshake) < readings[-1]:
+                readings[-1] = connected
         if self._awaitsConnection:
             self.notify()
 

@@ -157,7 +157,7 @@ class Connector:
         enter = session.enter
         if self._watch is not None:
             # TCP says how long it took to connect, which costs less than a further event.
-            client.isWatched = True
+            client.readings = session.readings
         elif session.readings is not None:
             client.isTimed = True
         if session.debugging is not None:
@@ -186,7 +186,7 @@ class Connector:
             if client.concerns:
                 self._warn(client.concerns, session)
             if self._watch is not None:
-                self._watch.attempted(session, place, None, *tries.measured(client))
+                self._watch.attempted(session, place, None, *tries.measured())
             return client
         except LoginRefused as refused:
             isDecided = True
@@ -261,7 +261,7 @@ class Connector:
             mayPass = cause != "tls" and client.mayAnswer(reply, tries.request)
             tries.answer = self._unserved(reply if mayPass else b"", tries.request)
         if self._watch is not None:
-            self._watch.attempted(tries.session, place, error, *tries.measured(client))
+            self._watch.attempted(tries.session, place, error, *tries.measured())
         return isDecided
 
     def _refused(self, refused: LoginRefused, client: ProxyClient, place: Place, tries: Tries) -> None:
@@ -282,7 +282,7 @@ class Connector:
         tries.isServed = isServed
         tries.answer = refused.denial if isAnswer else self._passedOn(refused)
         if self._watch is not None:
-            self._watch.attempted(tries.session, place, refused, *tries.measured(client))
+            self._watch.attempted(tries.session, place, refused, *tries.measured())
 
     def _prepared(self, route: Route, request: LoginRequest, session: Session) -> PasswordLogin | Denial:
         """Return what to log in with, or why no backend may be tried."""

@@ -19,6 +19,8 @@ from mailgate.session import Phase, Session
 
 __all__ = ["PAUSE", "Tries"]
 
+_CONNECT = Phase.CONNECT
+
 PAUSE = 1.0
 """Seconds until a server that is alone is tried again, as in Dovecot."""
 
@@ -125,28 +127,19 @@ class Tries:
         else:
             self.client.expired()
 
-    def measured(self, client: ProxyClient) -> tuple[float | None, float]:
+    def measured(self) -> tuple[float | None, float]:
         """
         Return what an attempt took: the seconds until the backend was connected, L{None} if it never was, and all
         seconds.
-
-        @param client: the attempt.
         """
         seconds, readings = self.deadlines.seconds() - self._since, self.session.readings
         if readings is None:
             return None, seconds
         # From the end: those of earlier attempts and logins do not count.
-        connecting = -readings[::-1].index(Phase.CONNECT)
-        if connecting == -1:
+        if readings[-2] is _CONNECT:
             return None, seconds
-        began = readings[connecting]
-        connected: float = readings[connecting + 2] - began
-        handshake = client.handshake
-        if handshake is not None and handshake < connected:
-            # The connection was noticed with the backend's greeting, which is part of the login.
-            readings[connecting + 2] = began + handshake
-            connected = handshake
-        return connected, seconds
+        noticed = -1 if readings[-4] is _CONNECT else 2 - readings[::-1].index(_CONNECT)
+        return readings[noticed] - readings[noticed - 2], seconds
 
     @property
     def given(self) -> float:

@@ -206,9 +206,6 @@ class Login:
                 if self.session.phase is Phase.END:
                     # The client left while the authenticator worked, before there was anything to cancel.
                     answer = None
-                elif self._passed is not None and (isinstance(answer, Denial) or answer.judged or answer.isUnlimited):
-                    # Otherwise the backend judges the login.
-                    self._settle(answer)
                 if isinstance(answer, Route):
                     route, answer = answer, self._accepted(answer)
                     if answer is None:
@@ -217,6 +214,8 @@ class Login:
                         answer = await self.factory.connector.connect(route, self.request, self.session)
                         if not route.judged:
                             answer = self._judgedThere(route, answer)
+                elif self._passed is not None:
+                    self._settle(answer)
             finally:
                 if self._passed is not None:
                     self._settle(None)
@@ -298,6 +297,8 @@ class Login:
         """
         session, factory = self.session, self.factory
         if route.options is not None or factory.maxAge:
+            if self._passed is not None and (route.judged or route.isUnlimited):
+                self._settle(route)
             denial = self._limitTime(route)
             if denial is not None:
                 return denial
@@ -310,7 +311,10 @@ class Login:
         if session.debugging is not None:
             logJudged(session, self.request, route)
         if factory.admission is not None and route.judged:
-            return factory.admission.accepted(session)
+            passed, self._passed = self._passed, None
+            return factory.admission.accepted(session, passed)
+        if self._passed is not None and route.judged:
+            self._settle(route)
         return None
 
     async def _refuse(self, answer: Refusal | Denial | None) -> None:
@@ -357,8 +361,7 @@ class Login:
 
     def _settle(self, answer: Route | Refusal | Denial | None) -> None:
         """Tell the limits how the login has ended."""
-        passed, self._passed = self._passed, None
-        guard = self.factory.guard
+        passed, self._passed, guard = self._passed, None, self.factory.guard
         assert guard is not None
         guard.ended(passed, answer)
 

@@ -20,7 +20,7 @@ from attrs import frozen
 from zope.interface import implementer
 
 from mailgate.interfaces import IAdmission
-from mailgate.limits.attempt import Rule
+from mailgate.limits.attempt import Pass, Result, Rule
 from mailgate.limits.counts import Counts
 from mailgate.limits.interfaces import IBucket, ILimitStore, IRates
 from mailgate.limits.keys import UNIX, canonical
@@ -35,6 +35,8 @@ __all__ = ["Admission", "Ground"]
 
 _CONN_USER, _CONN_USER_ADDRESS, _CONN_SERVER = Rule.CONN_USER, Rule.CONN_USER_ADDRESS, Rule.CONN_SERVER
 """Looked up once: each look-up at an enumeration runs Python code."""
+
+_ACCEPTED = Result.ACCEPTED
 
 _FRESH = 1.0
 """For how many seconds the allowance of an address is used again. Before a refusal it is asked for anew."""
@@ -104,7 +106,7 @@ class Admission:
         self._sources = sources
         self._sourceAt, self._sourceOf, self._known = sources.at, sources.of, sources.known
         self._counts, self._rates, self._store = ground.counts, ground.rates, ground.store
-        self._operators = ground.store.operators
+        self._operators, self._record = ground.store.operators, ground.store.record
         self._monotonic, self._chance = ground.monotonic, ground.chance
         self._acted = acted
         self._name = name = server.encode()
@@ -129,13 +131,11 @@ class Admission:
 
     def arrived(self, session: Session, host: str) -> Trouble | None:
         source = self._known(host) or self._sourceAt(host)
-        if source.isSpecial or not self._operators.isEmpty:
-            trouble = self._barred(session, source)
+        now = self._monotonic()
+        if now >= source.until or not self._operators.isEmpty:
+            trouble = self._lookAt(session, source, now)
             if trouble is not None or source.isExempt:
                 return trouble
-        now = self._monotonic()
-        if now >= source.until:
-            self._measure(source, now)
         address = source.address
         numbers = self._numbers
         column = self._column
@@ -146,9 +146,14 @@ class Admission:
             crowd += column.others(self._newKey)
         if total >= source.room and self._isFull(session, source, total, now):
             return self._refuse(session, Rule.CONN_ADDRESS)
-        if not take(source.pace, source.interval, source.early, now) and self._isTooFast(session, source, now):
+        pace = source.pace
+        due = pace.due
+        if due - now <= source.early:
+            # As take().
+            pace.due = (due if due > now else now) + source.interval
+        elif self._isTooFast(session, source, now):
             return self._refuse(session, Rule.REQ_CONNECTION)
-        if (source.isIdle or crowd >= self._dropFrom) and self._isDropped(session, source, crowd, now):
+        if crowd >= source.crowd and self._isDropped(session, source, crowd, now):
             return self._refuse(session, Rule.EARLY_DROP)
         numbers[address] = count + 1
         self._new.count = new + 1
@@ -158,16 +163,20 @@ class Admission:
         session.counted = None, source
         return None
 
-    def _barred(self, session: Session, source: Source) -> Trouble | None:
-        """Refuse a client that C{access} denies or an operator has blocked."""
+    def _lookAt(self, session: Session, source: Source, now: float) -> Trouble | None:
+        """Refuse a client that C{access} denies or an operator has blocked. For others, find out what holds now."""
         if not source.isAllowed:
             return self._refuse(session, Rule.ACCESS, Trouble.BLOCKED)
-        if source.host and self._store.blockOf(source.host) is not None:
+        if not self._operators.isEmpty and source.host and self._store.blockOf(source.host) is not None:
             return self._refuse(session, Rule.BLOCK, Trouble.BLOCKED)
         if source.isExempt:
             session.counted = None, source
-            # The store also forgets then what is over.
-            self._store.allowance(source.host or UNIX)
+            if now >= source.asked + _FRESH:
+                source.asked = now
+                # The store also forgets then what is over.
+                self._store.allowance(source.host or UNIX)
+        elif now >= source.until:
+            self._measure(source, now)
         return None
 
     def _measure(self, source: Source, now: float) -> None:
@@ -182,6 +191,7 @@ class Admission:
             source.interval = rate.interval / a
             source.early = earliness(source.interval, rate.burst * a)
         source.isIdle = self._dropFrom < inf and self._idle(source).due - now >= IDLE_FROM
+        source.crowd = 0 if source.isIdle else self._dropFrom
 
     def _idle(self, source: Source) -> IBucket:
         """Return the bucket of connections that have ended without a login."""
@@ -257,23 +267,32 @@ class Admission:
 
     # At the login.
 
-    def accepted(self, session: Session) -> Denial | None:
-        user, source = session.counted
-        if user is not None:
+    def accepted(self, session: Session, passed: Pass | None = None) -> Denial | None:
+        before, source = session.counted
+        if before is not None:
             # It has logged in before, and no backend has taken it.
-            session.counted = user
+            session.counted = before
             self.left(session)
             session.counted = None, source
-        user = canonical(session.user)
+        user = session.user
+        if passed is None:
+            user = canonical(user)
+        else:
+            attempt, ticket, _ = passed
+            self._record(attempt, ticket, _ACCEPTED)
+            # Nearly always the client has written its name in this form.
+            if user != attempt.user:
+                user = canonical(user)
         clients = self._clientsOf.setdefault(user, [])
-        if len(clients) >= self._mostOfUser or self._sessions.count >= self._mostSessions or session.asked is not None:
+        sessions = self._sessions
+        if len(clients) >= self._mostOfUser or sessions.count >= self._mostSessions or session.asked is not None:
             denial = self._tooMany(session, user, source, clients)
             if denial is not None:
                 if not clients:
                     del self._clientsOf[user]
                 return denial
         clients.append(session.client)
-        self._sessions.count += 1
+        sessions.count += 1
         if self._column is not None:
             self._show(user, source, 1)
         session.counted = user, source

@@ -6,13 +6,14 @@ A login as the limits see it, what they say about it, and how it ended.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any
+from typing import Any, TypeAlias
 
 from attrs import define, field, frozen
 
 from mailgate.limits.policy import Mode, Rate
+from mailgate.login import Credentials
 
-__all__ = ["GO", "Action", "Attempt", "Block", "Kind", "Result", "Rule", "Verdict"]
+__all__ = ["GO", "Action", "Attempt", "Block", "Kind", "Pass", "Result", "Rule", "Verdict"]
 
 
 class Kind(Enum):
@@ -86,6 +87,7 @@ class Attempt:
     @ivar rateMode: whether C{rate} holds.
     @ivar protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
     @ivar login: what L{mailgate.limits.defence.Defence} knows of such logins, once one has succeeded; L{None} before.
+    @ivar pair: the key of user and address, once a login without a ticket has succeeded; L{None} before.
     """
 
     host: str
@@ -98,6 +100,7 @@ class Attempt:
     rateMode: Mode = Mode.ON
     protocol: str = "imap"
     login: Any = field(default=None, init=False, repr=False, eq=False)
+    pair: int | None = field(default=None, init=False, repr=False, eq=False)
 
 
 # As above.
@@ -129,6 +132,13 @@ class Verdict:
 
 GO = Verdict(Action.GO)
 """Of a store that counts nothing."""
+
+
+Pass: TypeAlias = tuple[Attempt, Any, Credentials]
+"""
+The pass of a login (L{mailgate.interfaces.ILoginGuard}): what the store has checked, the ticket of its verdict, and the
+credentials for the tag.
+"""
 
 
 class Result(Enum):

@@ -121,19 +121,19 @@ class Defence(Lasting):
 
     # Logins.
 
-    def passes(self, attempt: Attempt) -> Login | None:
+    def passes(self, attempt: Attempt) -> Login | int | None:
         """
-        Let a login pass whose pair has succeeded a moment ago: a known pair without failures. See
-        L{mailgate.limits.interfaces.ILimitStore.passes}.
+        Let a login pass whose pair has succeeded a moment ago: a known pair without failures; or one that only
+        operators' blocks could concern, if there are none. See L{mailgate.limits.interfaces.ILimitStore.passes}.
 
         @param attempt: the login.
         """
         login: Login | None = attempt.login
         if login is None or login.pair not in self._settled or not self.operators.isEmpty:
-            return None
+            isFree = attempt.mode is _OFF and attempt.rate is None and self.operators.isEmpty
+            return 0 if isFree else None
         # The time is not asked for: what is over has gone when its client has connected (L{allowance}).
-        pair = login.pair
-        address = login.place.address
+        pair, address = login.counted
         counts = self._counts
         ofPair = counts.get(pair, 0)
         ofAddress = counts.get(address, 0)
@@ -297,9 +297,7 @@ class Defence(Lasting):
         """
         login: Login | None
         if isinstance(ticket, Login):
-            login = ticket
-            pair = login.pair
-            address = login.place.address
+            pair, address = ticket.counted
             counts = self._counts
             ofPair = counts[pair] - 1
             ofAddress = counts[address] - 1
@@ -313,13 +311,17 @@ class Defence(Lasting):
                 del counts[address]
             if result is _ACCEPTED and pair in self._settled:
                 return
+            login = ticket
         else:
-            login = self._ended(ticket, owner)
+            login = self._ended(ticket, owner) if ticket else None
         if attempt.kind is _EXTERNAL:
             return
         if result is _ACCEPTED:
             if login is None:
+                if attempt.pair in self._settled and attempt.pair not in self._pairRows:
+                    return
                 login = self.loginOf(attempt, self.now, owner)
+                attempt.pair = login.pair
             if login.pair in self._pairRows or login.pair not in self._settled:
                 self.learning.succeeded(login, self.now)
                 self._stand(login, attempt)
@@ -344,6 +346,7 @@ class Defence(Lasting):
         """Let a login that has succeeded stand for further ones of the same kind (L{passes})."""
         if attempt.mode is _ON:
             login.isKnown = login.isAsked = True
+            login.counted = login.pair, login.place.address
             # Neither holds the other: they would not be freed at once.
             login.attempt = _ALIKE
             attempt.login = login

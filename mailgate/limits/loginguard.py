@@ -20,7 +20,7 @@ from twisted.internet.task import deferLater
 from zope.interface import implementer
 
 from mailgate.interfaces import ILoginGuard
-from mailgate.limits.attempt import Action, Attempt, Kind, Result, Rule, Verdict
+from mailgate.limits.attempt import Action, Attempt, Kind, Pass, Result, Rule, Verdict
 from mailgate.limits.interfaces import ILimitStore
 from mailgate.limits.keys import UNIX, canonical
 from mailgate.limits.policy import ConnectionPolicy, Mode
@@ -29,10 +29,7 @@ from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
 from mailgate.login import Asked, Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import Session
 
-__all__ = ["LONGEST", "REFUSED_AFTER", "LoginGuard", "Pass", "denialOf", "resultOf"]
-
-Pass = tuple[Attempt, Any, Credentials]
-"""The pass of a login: what the store has checked, the ticket of its verdict, and the credentials for the tag."""
+__all__ = ["LONGEST", "REFUSED_AFTER", "LoginGuard", "denialOf", "resultOf"]
 
 LONGEST = 60.0
 """
@@ -209,10 +206,6 @@ class LoginGuard:
 
     def ended(self, passed: Pass, answer: Route | Denial | Refusal | None) -> None:
         attempt, ticket, credentials = passed
-        if isinstance(answer, Route) and answer.options is None:
-            # Nearly always.
-            self._record(attempt, ticket, _ACCEPTED)
-            return
         result = resultOf(answer)
         if (result is _FAILED or result is _FAILED_UNKNOWN) and attempt.kind in _TAGGED:
             # Few logins fail, and nothing else needs the tag.

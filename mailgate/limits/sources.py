@@ -29,18 +29,19 @@ class Source:
     @ivar address: under which its connections are counted that have not logged in.
     @ivar isAllowed: whether its clients may connect (C{access}).
     @ivar isExempt: whether the limits by address leave it alone (C{limit_exempt}).
-    @ivar isSpecial: whether it is not allowed, or exempt.
+    @ivar asked: when the store was asked for an exempt address, in monotonic seconds.
     @ivar until: until when the numbers below hold, in monotonic seconds. L{mailgate.limits.admission.Admission} finds
-        them out: they depend on its allowance.
+        them out: they depend on its allowance. They never hold for one that is not allowed, or exempt.
     @ivar room: how many connections it may have that have not logged in.
     @ivar pace: the leaky bucket of its connections.
     @ivar interval: seconds between two connections at the rate.
     @ivar early: by how many seconds a connection may come too early.
     @ivar isIdle: whether it had many connections that have ended without a login.
+    @ivar crowd: how many connections without a login, of all addresses, may have it dropped early.
     """
 
     __slots__ = (
-        *("address", "early", "host", "interval", "isAllowed", "isExempt", "isIdle", "isSpecial"),
+        *("address", "asked", "crowd", "early", "host", "interval", "isAllowed", "isExempt", "isIdle"),
         *("key", "pace", "room", "until"),
     )
 
@@ -49,6 +50,7 @@ class Source:
     interval: float
     early: float
     isIdle: bool
+    crowd: float
 
     def __init__(self, host: str, key: bytes, address: bytes, isAllowed: bool, isExempt: bool) -> None:
         self.host = host
@@ -56,8 +58,7 @@ class Source:
         self.address = address
         self.isAllowed = isAllowed
         self.isExempt = isExempt
-        self.isSpecial = isExempt or not isAllowed
-        self.until = -inf
+        self.asked = self.until = -inf
 
 
 class Sources:

@@ -34,9 +34,15 @@ class Login:
     @ivar due: when C{limit_req login} lets it pass; negative before it was counted for that.
     @ivar isAsked: whether it was let pass, and is undecided.
     @ivar ticket: its ticket; 0 before it has one.
+    @ivar counted: the keys under which logins count that pass as this one did; not before it has succeeded.
     """
 
-    __slots__ = ("attempt", "began", "due", "isAsked", "isKnown", "owner", "pair", "place", "ticket", "user")
+    __slots__ = (
+        *("attempt", "began", "counted", "due", "isAsked", "isKnown"),
+        *("owner", "pair", "place", "ticket", "user"),
+    )
+
+    counted: tuple[int, int]
 
     def __init__(
         self, attempt: Attempt, place: Place, user: int, pair: int, isKnown: bool, began: float, owner: object

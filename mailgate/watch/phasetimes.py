@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import chain, starmap
-from operator import add, attrgetter, itemgetter, sub
+from functools import partial
+from itertools import chain, compress, starmap
+from operator import add, attrgetter, is_, itemgetter, sub
 
 from mailgate.session import SETTLED, TIMED, Phase, Session
 from mailgate.watch.metrics import word
@@ -18,7 +19,8 @@ from mailgate.watch.tally import Tally
 __all__ = ["lengths", "settle"]
 
 _readingsOf, _startedOf = attrgetter("readings"), attrgetter("started")
-_momentsOf = itemgetter(slice(2, None, 2))
+_phasesOf, _momentsOf = itemgetter(slice(1, None, 2)), itemgetter(slice(2, None, 2))
+_isList = partial(is_, list)
 _NO_TIMES = SETTLED.pack(*[0.0] * len(TIMED))
 
 _EXPORTED = {phase: word(phase) for phase in TIMED if phase is not Phase.GREETING}
@@ -35,10 +37,10 @@ def settle(tally: Tally, protocol: str, sessions: Iterable[Session]) -> None:
     """
     # Most of them were in the same phases, one after the other.
     together: defaultdict[tuple[Phase, ...], list[Session]] = defaultdict(list)
-    for session in sessions:
-        readings = session.readings
-        if type(readings) is list:
-            together[tuple(readings[1::2])].append(session)
+    sessions = [*sessions]
+    measured = [*compress(sessions, map(_isList, map(type, map(_readingsOf, sessions))))]
+    for session, phases in zip(measured, map(tuple, map(_phasesOf, map(_readingsOf, measured))), strict=True):
+        together[phases].append(session)
     for phases, alike in together.items():
         stays = _stays(phases, [*chain.from_iterable(map(_momentsOf, map(_readingsOf, alike)))])
         for phase, seconds in stays.items():

@@ -294,7 +294,9 @@ class HTTPAuthenticator:
             again: Deferred[None] = deferLater(self._clock, answer.seconds)
             return again.addCallback(lambda _: self._ask(asking))
         if watch is not None:
-            self._count(watch, service, asking, "accepted" if isinstance(answer, Route) else "denied")
+            outcome = "accepted" if isinstance(answer, Route) else "denied"
+            # As _count().
+            watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
         return answer
 
     def _count(self, watch: IWatch, service: Service, asking: Asking, outcome: str) -> None:

@@ -12,12 +12,12 @@ from zope.interface.verify import verifyObject
 
 from mailgate.interfaces import IAdmission
 from mailgate.limits.admission import Admission, Ground
-from mailgate.limits.attempt import Block, Rule
+from mailgate.limits.attempt import Attempt, Block, Result, Rule
 from mailgate.limits.counts import Counts
 from mailgate.limits.operators import Operators
 from mailgate.limits.policy import Access, ConnectionPolicy, Mode, Rate
 from mailgate.limits.rates import LocalRates
-from mailgate.login import Asked, Denial, Trouble
+from mailgate.login import Asked, Credentials, Denial, Method, Trouble
 from mailgate.net.networks import parseNetwork
 from mailgate.session import Outcome, Session
 from mailgate.test.support.loginguards import sourcesOf
@@ -37,6 +37,7 @@ class FakeStore:
         self.operators = Operators()
         self.blocked: set[str] = set()
         self.allowances: dict[str, int] = {}
+        self.records: list[tuple[Attempt, int, Result]] = []
 
     def blockOf(self, host: str) -> Block | None:
         return Block("b1", host, Rule.BLOCK, 0.0, 1.0) if host in self.blocked else None
@@ -46,6 +47,9 @@ class FakeStore:
 
     def isKnown(self, host: str) -> bool:
         return host in self.allowances
+
+    def record(self, attempt: Attempt, ticket: int, result: Result) -> None:
+        self.records.append((attempt, ticket, result))
 
 
 class AdmissionCase(SynchronousTestCase):
@@ -204,6 +208,21 @@ class ArrivalTests(AdmissionCase):
         self.assertIsNone(self.admission.shaken(self.client("127.0.0.1")))
         self.use(BARE)
         self.assertIsNone(self.admission.shaken(session))
+
+    def test_exemptAsks(self) -> None:
+        """The store forgets what is over when it is asked, so it is once a second about exempt addresses, too."""
+        self.use(evolve(BARE, exempt=(parseNetwork(f"{ANN}/32"),)))
+        asked: list[str] = []
+
+        def allowance(host: str) -> int:
+            asked.append(host)
+            return 1
+
+        self.store.allowance = allowance
+        for seconds, expected in ((0.0, 1), (0.9, 1), (0.2, 2), (0.5, 2)):
+            self.now += seconds
+            self.arrives()
+            self.assertEqual(asked, [ANN] * expected)
 
     def test_exempt(self) -> None:
         """Exempt addresses and unix sockets have no limit at accept."""
@@ -391,6 +410,19 @@ class SessionTests(AdmissionCase):
         self.admission.relaying(session)
         self.admission.left(session)
         self.assertNothingLeft()
+
+    def test_pass(self) -> None:
+        """The pass of a login ends with it, however it is answered. The session counts for the name of the record."""
+        self.use(evolve(BARE, user=1, userAddress=5, server=5, address=5))
+        credentials = Credentials(Method.PLAIN, b"Joe", b"sesame")
+        attempt = Attempt(ANN, b"joe")
+        for number, user in enumerate((b"joe", b"Joe", b"Ann")):
+            session = self.arrives()
+            session.user = user
+            denial = self.admission.accepted(session, (attempt, number, credentials))
+            self.assertEqual(self.store.records, [(attempt, each, Result.ACCEPTED) for each in range(number + 1)])
+            self.assertEqual(denial is None, user != b"Joe")
+        self.assertEqual((self.shown(b"joe")["user"], self.shown(b"ann")["user"]), ((1, 1), (1, 1)))
 
     def test_small(self) -> None:
         """During the relay the record needs no memory for it: the name of the user is there anyway."""

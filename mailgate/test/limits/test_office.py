@@ -27,7 +27,7 @@ from mailgate.log.journal import Journal
 from mailgate.login import Client, Credentials, Denial, Method, Trouble
 from mailgate.session import Outcome, Session
 from mailgate.test.support.attacks import START
-from mailgate.testing import ROUTE, requestFor
+from mailgate.testing import requestFor
 
 OFFICE = "192.0.2.7"
 STRANGER = "203.0.113.9"
@@ -105,8 +105,10 @@ class Server:
         self.asked[host] += 1
         await deferLater(self.clock, ANSWERED)
         isRight = secret == b"right"
-        self.guard.ended(passed, ROUTE if isRight else Denial(Trouble.DENIED))
-        if not isRight or self.admission.accepted(session) is not None:
+        if not isRight:
+            self.guard.ended(passed, Denial(Trouble.DENIED))
+            return False
+        if self.admission.accepted(session, passed) is not None:
             return False
         self.admission.relaying(session)
         self.inSince.setdefault(user, self.clock.seconds())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.limits.attempt import Action, Attempt, Result, Rule
-from mailgate.limits.policy import LoginPolicy, Mode, Prefixes
+from mailgate.limits.policy import LoginPolicy, Mode, Prefixes, Rate
 from mailgate.test.support.attacks import Scene, login
 
 FAR, NEAR = "203.0.113.9", "192.0.2.7"
@@ -82,9 +82,31 @@ class PassesTests(SynchronousTestCase):
             self.assertIsNotNone(self.passes(attempt))
 
     def test_modes(self) -> None:
-        """With C{limit_login = off} and C{dry_run} they are checked, as the log has what would have been done."""
-        for mode in (Mode.OFF, Mode.DRY_RUN):
-            self.assertIsNone(self.passes(self.known(mode=mode)))
+        """With C{dry_run}, or a rate alone, they are checked, as the log has what would have been done."""
+        for mode, rate in ((Mode.DRY_RUN, None), (Mode.OFF, Rate(1.0))):
+            self.assertIsNone(self.passes(self.known(mode=mode, rate=rate)))
+
+    def test_free(self) -> None:
+        """Without limits of logins each passes, and counts for nothing. Blocks of operators are the exception."""
+        attempt = login(NEAR, "joe", mode=Mode.OFF)
+        for result in (Result.FAILED, Result.ACCEPTED, Result.ACCEPTED):
+            self.assertEqual(self.passes(attempt), 0)
+            self.assertNothing()
+            self.defence.record(attempt, 0, result)
+        self.assertEqual(self.defence.explain(b"joe", NEAR, "imap")["pair"]["failures"], 0)
+        self.assertTrue(self.defence.isKnown(NEAR))
+        self.defence.block("ann", 60, "")
+        self.assertIsNone(self.passes(attempt))
+
+    def test_freeSuccess(self) -> None:
+        """A success without limits forgives the failures at a server with limits, however often it has come before."""
+        attempt = login(NEAR, "joe", mode=Mode.OFF)
+        for _ in range(2):
+            self.defence.record(attempt, 0, Result.ACCEPTED)
+            self.scene.fail(NEAR, "joe", 1)
+            self.assertTrue(self.defence.explain(b"joe", NEAR, "imap")["pair"]["failures"])
+            self.defence.record(attempt, 0, Result.ACCEPTED)
+            self.assertFalse(self.defence.explain(b"joe", NEAR, "imap")["pair"]["failures"])
 
     def test_pairBound(self) -> None:
         """They count as undecided: no more than C{undecidedPair} pass, also by a check."""

@@ -82,7 +82,10 @@ class FakeAdmission:
 
     @param most: how many.
     @ivar users: the users of the sessions that have asked.
+    @ivar store: gets the results of logins that have a pass.
     """
+
+    store: Any = None
 
     def __init__(self, most: int = 0) -> None:
         self._most = most
@@ -94,7 +97,10 @@ class FakeAdmission:
     def shaken(self, session: Session) -> Trouble | None:
         return None
 
-    def accepted(self, session: Session) -> Denial | None:
+    def accepted(self, session: Session, passed: Any = None) -> Denial | None:
+        if passed is not None:
+            attempt, ticket, _ = passed
+            self.store.record(attempt, ticket, Result.ACCEPTED)
         self.users.append(session.user)
         if len(self.users) > self._most:
             return Denial(Trouble.SESSIONS, reason=Rule.CONN_USER.value)
@@ -136,6 +142,8 @@ def guarded(record: MailProtocol, *groups: Any, store: Any, **more: Any) -> Conv
     """Begin a conversation with a server whose logins are limited by C{store}, and hear the greeting."""
     conversation = Conversation(record, *groups, **more)
     factory = conversation.factory
+    if isinstance(factory.admission, FakeAdmission):
+        factory.admission.store = store
     factory.guard = guardOf(store, conversation.clock, factory.journal, watch=factory.watch)
     conversation.hear()
     return conversation
