@@ -446,8 +446,5 @@ class StreamTransport:
         self.connected = False
         # Break the reference cycle, so that the dialogue is freed at once.
         self.protocol = self.producer = None
-        tls = self.tls
-        if tls is None:
-            return None, unsent
-        self.tls = None
-        return tls.engine, unsent
+        tls, self.tls = self.tls, None
+        return (None if tls is None else tls.engine), unsent
