@@ -167,14 +167,13 @@ class CoarseClock:
         """Remove C{entry}, if it waits."""
         if not entry.tick:
             return
-        new = self._new
-        if entry in new:
-            new.remove(entry)
-            if not new:
-                self._rest()
-        else:
+        try:
+            self._new.remove(entry)
+        except KeyError:
             self._takeOut(entry)
         entry.tick = 0
+        if not self._new:
+            self._rest()
 
     def _takeOut(self, entry: Entry) -> None:
         """Remove C{entry} from C{_ticks}."""
@@ -182,7 +181,6 @@ class CoarseClock:
         entries.remove(entry)
         if not entries:
             del self._ticks[entry.tick]
-            self._rest()
 
     def _sortIn(self, first: int) -> None:
         """Move the new entries to C{_ticks}, those that are overdue to C{first}."""

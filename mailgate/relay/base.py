@@ -235,7 +235,9 @@ class BaseRelay(ABC):
         elif end is self._client and self._holds:
             self._hold()
         else:
-            self._hurry()
+            if not self.closing:
+                self._hurry()
+                self._wait()
             end.peer.finishWriting()
 
     def lost(self, end: BaseEnd) -> None:
@@ -274,19 +276,16 @@ class BaseRelay(ABC):
         """From now on, send the client only what waits already. Read from it, and drop what is read."""
         self._wait()
 
-    def _hurry(self, closing: bool = False) -> None:
+    def _hurry(self) -> None:
         """One side has ended: from now on C{linger} limits the time without progress, not C{idle}."""
-        if not self.closing:
-            self.session.conclude(Outcome.RELAYED)
-            self.closing = closing
-            self._limit = self._linger
-            self.moved()
-            if not closing:
-                self._wait()
+        self.session.conclude(Outcome.RELAYED)
+        self._limit = self._linger
+        self.moved()
 
     def _hold(self) -> None:
         """The client has ended. The backend learns it when it has answered everything."""
-        self._hurry()
+        if not self.closing:
+            self._hurry()
         # Shorter than the limit of every other state, so that expired() can tell them apart.
         self._limit = min(HELD, self._linger / 2)
         self._wait()
@@ -327,14 +326,16 @@ class BaseRelay(ABC):
 
     def close(self) -> None:
         """Close both sides, each after it has received its buffered bytes."""
-        if self.means.partings.delays:
-            self.means.partings.forget(self)
-        self._hurry(closing=True)
+        isFirst = not self.closing
+        self.closing = True
         client, backend = self._client, self._backend
         client.close()
         backend.close()
         # Usually both are closed by now, and there is nothing to wait for.
         if client.isOpen or backend.isOpen:
+            self.means.partings.forget(self)
+            if isFirst:
+                self._hurry()
             self._wait()
 
     def abort(self) -> None:

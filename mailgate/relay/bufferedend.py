@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
-from mailgate.lean.poller import READABLE, WRITABLE
+from mailgate.lean.poller import WRITABLE
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.streamend import LITTLE, OPEN, SAFE, RelayEnd
 from mailgate.tls.engine import PeerClosed, TLSEngine
@@ -41,8 +41,10 @@ class BufferedEnd(RelayEnd):
         @param transport: see L{RelayEnd}.
         @param expected: see L{RelayEnd}.
         """
+        tls = transport.tls
         super().__init__(relay, transport, expected)
-        if self._engine is not None:
+        if tls is not None:
+            self._engine = tls.engine
             self._engine.forget()
 
     def begin(self, data: bytes) -> None:
@@ -54,7 +56,7 @@ class BufferedEnd(RelayEnd):
     def ready(self, fd: int, events: int) -> None:
         if events & WRITABLE:
             self._flush()
-        if events == WRITABLE or not self._events & READABLE:
+        if events == WRITABLE or not self._size:
             return
         try:
             self._read()

@@ -139,6 +139,7 @@ class StreamRelays(Relays):
         if not (isinstance(front, StreamTransport) and isinstance(back, StreamTransport)):
             return super().between(client, backend, session, idle, linger, done)
         relay = StreamRelay(self, front, back, session, idle, linger, done)
+        # Break the reference cycles, so that the transports are freed at once.
         client.transport = backend.transport = None
         return relay
 
@@ -173,8 +174,10 @@ class StreamRelay(BaseRelay):
         @param linger: see L{BaseRelay}.
         @param done: see L{BaseRelay}.
         """
-        holds = backend.tls is not None and client.tls is None
-        kind = RelayEnd if client.tls is None and backend.tls is None else BufferedEnd
+        if client.tls is None and backend.tls is None:
+            kind, holds = RelayEnd, False
+        else:
+            kind, holds = BufferedEnd, client.tls is None
         ends = kind(self, client, NOTHING), kind(self, backend, NEVER)
         super().__init__(means, ends, holds, session, idle, linger, done)
         self.tick = 0

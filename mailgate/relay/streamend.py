@@ -64,6 +64,7 @@ class RelayEnd(BaseEnd):
     @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
         something, the other end is not read.
     @ivar expected: the state of L{mailgate.lean.quickack} for this connection.
+    @ivar _size: the most bytes of the next read; 0 while the connection is not read.
     """
 
     __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "relay", "waiting")
@@ -82,9 +83,8 @@ class RelayEnd(BaseEnd):
         self.relay = relay
         self.expected = expected
         self.fd = fd = transport.fd
-        self._engine: TLSEngine | None
-        self._engine, unsent = transport.surrender()
-        self.waiting: bytes | memoryview | tuple[Pipe, int] | None = unsent or None
+        self._engine: TLSEngine | None = None
+        self.waiting: bytes | memoryview | tuple[Pipe, int] | None = transport.surrender()
         self._events = READABLE
         self._size = LITTLE
         self._state = OPEN
@@ -103,25 +103,18 @@ class RelayEnd(BaseEnd):
 
     def begin(self, data: bytes) -> None:
         """Relay C{data}, which the login read from this connection, and all bytes that follow."""
-        if self.fd < 0:
-            return
         if self.waiting is not None:
             self._stick()
-        if data:
+        if data and self.fd >= 0:
             self._pass(data)
 
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        if events & WRITABLE:
-            self._flush()
-        if events == WRITABLE or not self._events & READABLE:
+        if events != READABLE or self._size != LITTLE:
+            self._react(events)
             return
-        # Read once, so that one fast stream does not starve the others.
         try:
-            if self._size > LITTLE:
-                self._splice()
-                return
             data = os.read(fd, LITTLE)
         except BlockingIOError:
             return
@@ -135,6 +128,23 @@ class RelayEnd(BaseEnd):
             self._size = LITTLE * GROWTH
         self._pass(data)
 
+    def _react(self, events: int) -> None:
+        """Handle C{events} that are not only bytes of a slow stream."""
+        if events & WRITABLE:
+            self._flush()
+        if events == WRITABLE or not self._size:
+            return
+        if self._size == LITTLE:
+            self.ready(self.fd, READABLE)
+            return
+        # Read once, so that one fast stream does not starve the others.
+        try:
+            self._splice()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.relay.lost(self)
+
     def failed(self, failure: Failure) -> None:
         """End this session, and no other: the reactor stops, or our code raised C{failure}."""
         if self.fd >= 0:
@@ -146,6 +156,10 @@ class RelayEnd(BaseEnd):
         before = self._events
         if events != before and self.fd >= 0:
             self._events = events
+            if not events & READABLE:
+                self._size = 0
+            elif not self._size:
+                self._size = LITTLE
             self.relay.means.poller.change(self.fd, before, events)
 
     def settle(self) -> None:
@@ -205,13 +219,14 @@ class RelayEnd(BaseEnd):
     def _pass(self, data: bytes | memoryview) -> None:
         size = len(data)
         self.moved += size
-        relay, peer, expected = self.relay, self.peer, self.expected
-        relay.active = relay.means.seconds()
-        if not expected and peer.expected >= BEGUN:
-            peer.expected = NOTHING
+        self.relay.active = self.relay.means.seconds()
+        expected, peer = self.expected, self.peer
         peer.send(data)
+        if not expected:
+            if peer.expected >= BEGUN:
+                peer.expected = NOTHING
         # Looking closer at every command would cost a tenth of relaying it.
-        if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
+        elif expected > NOTHING or size < 3 or size > LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT:
             self.expected = expected = expectsAfter(expected, data)
             if expected > NOTHING:
                 self._acknowledge()
@@ -240,14 +255,15 @@ class RelayEnd(BaseEnd):
             return
         try:
             sent = os.write(self.fd, data)
+            if sent == len(data):
+                return
         except BlockingIOError:
             sent = 0
         except OSError:
             self.relay.lost(self)
             return
-        if sent < len(data):
-            self.waiting = bytes(data[sent:])
-            self._stick()
+        self.waiting = bytes(data[sent:])
+        self._stick()
 
     def _drain(self, pipe: Pipe, count: int) -> None:
         """Send the C{count} bytes in C{pipe} to this connection."""
@@ -292,7 +308,6 @@ class RelayEnd(BaseEnd):
         """Wait until this connection accepts its bytes, and do not read from the other one until then."""
         self._want(self._events | WRITABLE)
         peer = self.peer
-        peer._size = LITTLE
         peer._want(peer._events & ~READABLE)
 
     def _flush(self) -> None:
@@ -342,11 +357,11 @@ class RelayEnd(BaseEnd):
     def close(self) -> None:
         if self._state == _CLOSING:
             return
-        self._state = _CLOSING
-        heard, self.finished = self.finished, True
         if self.waiting is not None:
+            self._state = _CLOSING
+            self.finished = True
             self._want(WRITABLE)
-        elif heard:
+        elif self.finished:
             self.release()
         else:
             self._hangUp()
@@ -354,9 +369,13 @@ class RelayEnd(BaseEnd):
     def _hangUp(self) -> None:
         """Close: all bytes are sent."""
         # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
-        with suppress(OSError):
+        try:
             os.readv(self.fd, (self.relay.means.buffer,))
-        self.release()
+        except OSError:
+            # Nothing has arrived, or the connection is lost.
+            pass
+        finally:
+            self.release()
 
     def abort(self) -> None:
         if self.fd >= 0:
@@ -371,7 +390,7 @@ class RelayEnd(BaseEnd):
         relay = self.relay
         self.fd = -1
         # One event may announce several things, and the first may have closed the connection.
-        self._events = 0
+        self._size = 0
         self._state = _CLOSING
         self.finished = True
         relay.means.poller.release(fd)
