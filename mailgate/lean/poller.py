@@ -170,18 +170,16 @@ class Poller:
         self._owners[fd] = owner
         self._kinds[fd] = owner.kind
 
+    def regroup(self, fd: int, kind: int) -> None:
+        """From now on, handle the events of C{fd} with those of owners of C{kind}."""
+        self._kinds[fd] = kind
+
     def release(self, fd: int) -> None:
         """Close C{fd}, which has no owner any more."""
         self._owners[fd] = _NOBODY
-        if self._working:
-            self._closing.append(fd)
-        else:
-            os.close(fd)
-        self._watched -= 1
-        if not self._watched:
-            self._reactor.removeReader(self)
-            if self._ending:
-                self.close()
+        self._closing.append(fd)
+        if not self._working:
+            self._closeReleased()
 
     def close(self) -> None:
         """Close C{epoll}, once no descriptor is watched. Watching one later makes another."""
@@ -246,9 +244,18 @@ class Poller:
                 except Exception:
                     self.log.failure("unhandled exception while closing a connection")
         self._working = working
+        if self._closing:
+            self._closeReleased()
+
+    def _closeReleased(self) -> None:
         closing, self._closing = self._closing, []
         for fd in closing:
             os.close(fd)
+        self._watched -= len(closing)
+        if not self._watched:
+            self._reactor.removeReader(self)
+            if self._ending:
+                self.close()
 
     def fileno(self) -> int:
         """The descriptor of C{epoll}, which the reactor watches."""

@@ -191,13 +191,14 @@ class StreamTransport:
             return
         try:
             sent = os.write(self.fd, data)
+            if sent == len(data):
+                return
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._broken(error)
             return
-        if sent < len(data):
-            self._keep(memoryview(data)[sent:])
+        self._keep(memoryview(data)[sent:])
 
     def _keep(self, data: Any) -> None:
         if self._waiting is None:

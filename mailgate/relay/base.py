@@ -135,7 +135,8 @@ class BaseRelay(ABC):
     def __init__(
         self,
         means: Relays,
-        ends: tuple[BaseEnd, BaseEnd],
+        client: BaseEnd,
+        backend: BaseEnd,
         holds: bool,
         session: Session,
         idle: float,
@@ -146,7 +147,8 @@ class BaseRelay(ABC):
         Join the ends. Call L{start} to begin.
 
         @param means: what makes the relay.
-        @param ends: the client's end and the backend's.
+        @param client: the client's end.
+        @param backend: the backend's end.
         @param holds: whether the client's end of file is held back: only the backend uses TLS.
         @param session: the session that is relayed.
         @param idle: the seconds without a byte in either direction after which both sides are closed (nginx's
@@ -156,8 +158,8 @@ class BaseRelay(ABC):
         """
         self.means = means
         self.session = session
-        self._client, self._backend = client, backend = ends
-        client.peer, backend.peer = backend, client
+        self._client = backend.peer = client
+        self._backend = client.peer = backend
         self._holds = holds
         self._limit = idle
         self._linger = min(idle, linger)
@@ -387,8 +389,8 @@ class BaseRelay(ABC):
             _logEnd(session)
         self._done(self)
         # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
-        # reference to it.
-        del client.peer, backend.peer, self._client, self._backend
+        # reference to it, and the backend's may look at its peer after the last bytes.
+        del client.peer, self._client, self._backend
 
     @abstractmethod
     def _forget(self) -> None:

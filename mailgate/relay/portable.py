@@ -172,8 +172,8 @@ class Relay(BaseRelay):
         @param done: see L{BaseRelay}.
         """
         holds = ISSLTransport.providedBy(backend.transport) and not ISSLTransport.providedBy(client.transport)
-        ends = _ClientEnd(self, client), _BackendEnd(self, backend)
-        super().__init__(means, ends, holds, session, idle, linger, done)
+        front, back = _ClientEnd(self, client), _BackendEnd(self, backend)
+        super().__init__(means, front, back, holds, session, idle, linger, done)
         self._hasClientEnded = client.inputEnded
         self._timer: IDelayedCall | None = None
 

@@ -25,7 +25,7 @@ from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.relay.streamend import LITTLE, MUCH, RelayEnd
+from mailgate.relay.streamend import MUCH, RelayEnd
 from mailgate.session import Session
 
 __all__ = ["StreamRelay", "StreamRelays"]
@@ -40,7 +40,6 @@ class StreamRelays(Relays):
 
     @ivar pipes: the pipes for C{splice}.
     @ivar buffer: the buffer for reading.
-    @ivar little: the part of it that is used while little is read.
     """
 
     clock: CoarseClock
@@ -54,7 +53,6 @@ class StreamRelays(Relays):
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
-        self.little = self.buffer[:LITTLE]
         self._flying: dict[StreamRelay, bool] = {}
         """The relays in a series of bursts, and whether the first burst is over."""
         self._settling: IDelayedCall | None = None
@@ -178,9 +176,9 @@ class StreamRelay(BaseRelay):
             kind, holds = RelayEnd, False
         else:
             kind, holds = BufferedEnd, client.tls is None
-        ends = kind(self, client, NOTHING), kind(self, backend, NEVER)
-        super().__init__(means, ends, holds, session, idle, linger, done)
-        self.tick = 0
+        front, back = kind(self, client, NOTHING), kind(self, backend, NEVER)
+        super().__init__(means, front, back, holds, session, idle, linger, done)
+        self.tick: float = 0
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
         self.means.clock.put(self, self._due)

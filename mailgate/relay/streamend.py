@@ -122,11 +122,11 @@ class RelayEnd(BaseEnd):
             self.relay.lost(self)
             return
         if not data:
-            self._ended()
+            self._cut()
             return
         if len(data) == LITTLE:
             self._size = LITTLE * GROWTH
-        self._pass(data)
+        self._received(data)
 
     def _react(self, events: int) -> None:
         """Handle C{events} that are not only bytes of a slow stream."""
@@ -139,7 +139,7 @@ class RelayEnd(BaseEnd):
             return
         # Read once, so that one fast stream does not starve the others.
         try:
-            self._splice()
+            self._readMuch()
         except BlockingIOError:
             return
         except OSError:
@@ -167,7 +167,8 @@ class RelayEnd(BaseEnd):
 
     # The source.
 
-    def _splice(self) -> None:
+    def _readMuch(self) -> None:
+        """Read once from a fast stream. Raises OSError if nothing has arrived, or the connection is lost."""
         pipes = self.relay.means.pipes
         pipe = pipes.take()
         if pipe is None:
@@ -220,16 +221,18 @@ class RelayEnd(BaseEnd):
         size = len(data)
         self.moved += size
         self.relay.active = self.relay.means.seconds()
-        expected, peer = self.expected, self.peer
-        peer.send(data)
-        if not expected:
-            if peer.expected >= BEGUN:
-                peer.expected = NOTHING
+        self.peer.send(data)
+        if not self.expected:
+            if self.peer.expected >= BEGUN:
+                self.peer.expected = NOTHING
         # Looking closer at every command would cost a tenth of relaying it.
-        elif expected > NOTHING or size < 3 or size > LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT:
-            self.expected = expected = expectsAfter(expected, data)
-            if expected > NOTHING:
+        elif self.expected > NOTHING or size < 3 or size > LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT:
+            self.expected = expectsAfter(self.expected, data)
+            if self.expected > NOTHING:
                 self._acknowledge()
+
+    _received = _pass
+    """Take what was read from the connection."""
 
     def _acknowledge(self) -> None:
         if self.fd >= 0:
@@ -242,6 +245,9 @@ class RelayEnd(BaseEnd):
             # Usually the connection is closed by now.
             if self.fd >= 0:
                 self._want(self._events & ~READABLE)
+
+    _cut = _ended
+    """The end of file has arrived."""
 
     # The sink.
 
