@@ -68,14 +68,16 @@ class BaseEnd(ABC):
     It calls L{BaseRelay.moved} for each read, and L{BaseRelay.ended} and L{BaseRelay.released} once each. The last to
     close may call L{BaseRelay.over} itself.
 
+    @ivar relay: the relay.
     @ivar peer: the end of the other connection.
     @ivar moved: the number of bytes received from this connection.
     @ivar finished: whether no more bytes can come from it.
     @cvar expected: for a client, what its last bytes announce (L{mailgate.relay.leaving}).
     """
 
-    __slots__ = ("finished", "moved", "peer")
+    __slots__ = ("finished", "moved", "peer", "relay")
 
+    relay: BaseRelay
     peer: BaseEnd
     moved: int
     finished: bool
@@ -135,8 +137,7 @@ class BaseRelay(ABC):
     def __init__(
         self,
         means: Relays,
-        client: BaseEnd,
-        backend: BaseEnd,
+        ends: tuple[BaseEnd, BaseEnd],
         holds: bool,
         session: Session,
         idle: float,
@@ -147,8 +148,7 @@ class BaseRelay(ABC):
         Join the ends. Call L{start} to begin.
 
         @param means: what makes the relay.
-        @param client: the client's end.
-        @param backend: the backend's end.
+        @param ends: the client's end and the backend's.
         @param holds: whether the client's end of file is held back: only the backend uses TLS.
         @param session: the session that is relayed.
         @param idle: the seconds without a byte in either direction after which both sides are closed (nginx's
@@ -158,11 +158,13 @@ class BaseRelay(ABC):
         """
         self.means = means
         self.session = session
+        client, backend = ends
+        client.relay = backend.relay = self
         self._client = backend.peer = client
         self._backend = client.peer = backend
         self._holds = holds
         self._limit = idle
-        self._linger = min(idle, linger)
+        self._linger = linger if linger < idle else idle
         self._done = done
         self.active = means.seconds()
         self.closing = False

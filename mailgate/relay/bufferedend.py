@@ -7,16 +7,12 @@ sessions share.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.streamend import LITTLE, OPEN, SAFE, RelayEnd
 from mailgate.tls.engine import PeerClosed, TLSEngine
-
-if TYPE_CHECKING:
-    from mailgate.relay.stream import StreamRelay
 
 __all__ = ["MOST_WAITING", "BufferedEnd"]
 
@@ -32,16 +28,15 @@ class BufferedEnd(RelayEnd):
 
     __slots__ = ()
 
-    def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
+    def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
         Take over the descriptor and the TLS engine of a transport.
 
-        @param relay: see L{RelayEnd}.
         @param transport: see L{RelayEnd}.
         @param expected: see L{RelayEnd}.
         """
         tls = transport.tls
-        super().__init__(relay, transport, expected)
+        super().__init__(transport, expected)
         if tls is not None:
             self._engine = tls.engine
             self._engine.forget()

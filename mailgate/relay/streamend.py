@@ -67,20 +67,19 @@ class RelayEnd(BaseEnd):
     @ivar _size: the most bytes of the next read; 0 while the connection is not read.
     """
 
-    __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "relay", "waiting")
+    __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "waiting")
 
     kind = RELAY
+    relay: StreamRelay
     peer: RelayEnd
 
-    def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
+    def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
         Take over the descriptor of a transport.
 
-        @param relay: the relay.
         @param transport: the transport, which is unusable afterwards.
         @param expected: the state of L{mailgate.lean.quickack} at the beginning.
         """
-        self.relay = relay
         self.expected = expected
         self.fd = fd = transport.fd
         self._engine: TLSEngine | None = None
@@ -361,8 +360,6 @@ class RelayEnd(BaseEnd):
                 ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
 
     def close(self) -> None:
-        if self._state == _CLOSING:
-            return
         if self.waiting is not None:
             self._state = _CLOSING
             self.finished = True

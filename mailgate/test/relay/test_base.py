@@ -86,10 +86,8 @@ class RulesTests(SynchronousTestCase):
         self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.client, self.backend = End(3), End(5)
         self.done: list[object] = []
-        relay = Relay(
-            Relays(self.clock), self.client, self.backend, holds, self.session, IDLE, linger, self.done.append
-        )
-        self.client.relay = self.backend.relay = relay
+        ends = self.client, self.backend
+        relay = Relay(Relays(self.clock), ends, holds, self.session, IDLE, linger, self.done.append)
         relay.start(b"", b"")
         return relay
 
