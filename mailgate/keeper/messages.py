@@ -76,7 +76,7 @@ LIMITS_VERSION = 1
 REGISTRY = "registry"
 """The question with which a keeper wants to hear of sessions that begin and end."""
 
-REGISTRY_VERSION = 1
+REGISTRY_VERSION = 2
 """The version of L{Sessions}. A member answers L{REGISTRY} with it, or with a failure."""
 
 LONGEST_ORDER = 64 * 1024

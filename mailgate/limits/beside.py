@@ -8,6 +8,7 @@ known here that it might add to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
 from typing import TypeAlias
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -18,6 +19,7 @@ from mailgate.limits.attempt import Attempt
 from mailgate.limits.defence import Defence
 from mailgate.limits.keys import Place
 from mailgate.limits.merging import Merging
+from mailgate.limits.table import dropOldest
 from mailgate.store.interfaces import IStore, Question, Standing, StoreUnavailable
 
 __all__ = ["FRESH", "MOST_GATHERED", "PAUSE", "Beside"]
@@ -43,7 +45,8 @@ _log = Logger("mailgate")
 class Beside:
     """
     Remembers that the store knows nothing about a pair: neither failures nor sessions at other gateways. Each such
-    answer lets one login pass. So one who guesses at several gateways gains one guess at each of them.
+    answer lets one login pass, and only one does, whatever its protocol, until the store has answered beside it. So one
+    who guesses at several gateways gains one guess at each of them.
 
     Sessions elsewhere are not remembered: those that have ended since would count.
 
@@ -70,7 +73,9 @@ class Beside:
         self._question = question
         self._answers: dict[tuple[int, str], float] = {}
         self._gathered: _Gathered = []
-        self._accepted: dict[int, bool] = {}
+        # When a login of a pair has passed, and whether one was accepted, until the store has answered beside it.
+        self._passed: dict[int, float] = {}
+        self._accepted: set[int] = set()
         self._timer: IDelayedCall | None = None
         # These stay: see Defence.
         self._pairs = ledger.pairs.table.rows
@@ -98,8 +103,11 @@ class Beside:
         answered = self._answers.pop((pair, attempt.protocol), None)
         if answered is None or now - answered > FRESH or self._isSuspect(user, place, now):
             return False
+        if answered <= self._passed.get(pair, -inf):
+            # Nor does one by another protocol pass meanwhile.
+            return False
         self._gathered.append((attempt, pair))
-        self._accepted[pair] = False
+        self._passed[pair] = now
         if len(self._gathered) >= MOST_GATHERED:
             self._ask()
         elif self._timer is None:
@@ -119,10 +127,10 @@ class Beside:
 
     def accepted(self, ticket: int) -> None:
         """A login was accepted. C{ticket} is that of its verdict."""
-        if self._accepted:
+        if self._passed:
             login = self._ledger.undecided.logins.get(ticket)
-            if login is not None and login.pair in self._accepted:
-                self._accepted[login.pair] = True
+            if login is not None and login.pair in self._passed:
+                self._accepted.add(login.pair)
 
     # Answers.
 
@@ -150,7 +158,7 @@ class Beside:
     def _remember(self, attempt: Attempt, pair: int, now: float) -> None:
         answers = self._answers
         if len(answers) >= _MOST_ANSWERS:
-            answers.clear()
+            dropOldest(answers)
         answers[pair, attempt.protocol] = now
 
     def forget(self) -> None:
@@ -158,7 +166,7 @@ class Beside:
         timer, self._timer = self._timer, None
         if timer is not None:
             timer.cancel()
-        for each in (self._gathered, self._answers, self._accepted):
+        for each in (self._gathered, self._answers, self._passed, self._accepted):
             each.clear()
 
     def _due(self) -> None:
@@ -182,12 +190,20 @@ class Beside:
                 self._remember(attempt, pair, now)
             else:
                 self.take(attempt, standing, changes, now)
-            if self._accepted.pop(pair, False) and pair in self._pairs:
+            isAccepted = self._end(pair)
+            if isAccepted and pair in self._pairs:
                 # A success forgives failures at other gateways, also those that are heard of after it.
                 self._defence.learning.succeeded(self._defence.loginOf(attempt, now, ""), now)
 
     def _failed(self, reason: Failure, gathered: _Gathered) -> None:
         for _, pair in gathered:
-            self._accepted.pop(pair, None)
+            self._end(pair)
         if reason.check(StoreUnavailable) is None:
             _log.failure("cannot use what the store knows about logins", reason)
+
+    def _end(self, pair: int) -> bool:
+        """The question beside a login has ended. Return whether the login was accepted. C{pair} is its key."""
+        self._passed.pop(pair, None)
+        isAccepted = pair in self._accepted
+        self._accepted.discard(pair)
+        return isAccepted

@@ -17,7 +17,7 @@ from mailgate.limits.loginrate import LoginRate
 from mailgate.limits.operators import Operators
 from mailgate.limits.pairs import Pairs
 from mailgate.limits.policy import LoginPolicy, Prefixes
-from mailgate.limits.table import Shelf, Table
+from mailgate.limits.table import Shelf, Table, dropOldest
 from mailgate.limits.undecided import Undecided
 from mailgate.limits.users import Users
 
@@ -41,11 +41,14 @@ _SHARES = {
 _UNDECIDED = 10240
 """Bytes of C{limit_memory} for each login that is remembered as undecided: 800 with its counts."""
 
-_KEY = 4096
+_KEY = 6144
 """Bytes of C{limit_memory} for each user and each address whose keys are remembered: 500 for both."""
 
 _CACHED = 8192
-"""Bytes of C{limit_memory} for each allowance, and for each recent success, that is remembered: 100 each."""
+"""Bytes of C{limit_memory} for each allowance that is remembered: 100."""
+
+_SETTLED = 4096
+"""Bytes of C{limit_memory} for each recent success that is remembered: 250."""
 
 _SLOWED = 65536
 """Bytes of C{limit_memory} for each known pair that is slowed down."""
@@ -131,8 +134,8 @@ class Ledger:
         settled = self.settled
         # The oldest stands first.
         settled.pop(pair, None)
-        if len(settled) >= self._memory // _CACHED:
-            settled.clear()
+        if len(settled) >= self._memory // _SETTLED:
+            dropOldest(settled)
         settled[pair] = until
 
     def tidy(self, now: float) -> None:

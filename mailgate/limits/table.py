@@ -9,8 +9,9 @@ import mmap
 from collections.abc import Callable, Iterator
 from itertools import compress, islice
 from struct import Struct
+from typing import Any
 
-__all__ = ["Shelf", "Table"]
+__all__ = ["Shelf", "Table", "dropOldest"]
 
 _ROW = 230
 """
@@ -33,6 +34,16 @@ _BUCKETS = 1000
 """Buckets of a part of what is packed."""
 _LIMIT = 1 << 60
 """Above all keys."""
+
+
+def dropOldest(rows: dict[Any, Any]) -> None:
+    """
+    Make room in a dict that is full.
+
+    @param rows: the oldest ones stand first. A part of them goes.
+    """
+    for key in [*islice(rows, max(1, len(rows) // _SHARE))]:
+        del rows[key]
 
 
 class Table:

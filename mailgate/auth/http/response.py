@@ -14,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from itertools import repeat
 
-from attrs import define
+from attrs import define, field
 
 __all__ = ["NotHTTP", "ProtocolError", "ResponseHead", "ResponseParser", "Stage"]
 
@@ -56,13 +56,14 @@ class ResponseHead:
     @ivar minor: the minor version of HTTP/1.x.
     @ivar code: the status code.
     @ivar phrase: the reason phrase.
-    @ivar values: the values of the header fields in their order, without spaces around them, by name in lower case.
+    @ivar values: the values of the header fields in their order, without spaces around them, by name in lower case. One
+        may be a password.
     """
 
     minor: int
     code: int
     phrase: bytes
-    values: dict[bytes, tuple[bytes, ...]]
+    values: dict[bytes, tuple[bytes, ...]] = field(repr=False)
 
 
 _HEAD_END = re.compile(rb"\n\r?\n")

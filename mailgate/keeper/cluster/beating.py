@@ -103,6 +103,8 @@ class Beating:
         # How many changes there are of which the store does not know.
         self._users: dict[bytes, int] = {}
         self._renewing: list[bytes] = []
+        # Whether the store had counts of sessions whose records it had not.
+        self._isBehind = False
         self._timer: IDelayedCall | None = None
         self._share = 0
         self._last = self._renewed = clock.seconds()
@@ -138,6 +140,9 @@ class Beating:
         users = self._users
         if self._began.pop(id, None) is None or id in self._doubtful:
             self._ended[id] = None
+            users[user] = users.get(user, 0) + 1
+        elif self._isBehind:
+            # The store may know its count.
             users[user] = users.get(user, 0) + 1
         elif users.get(user, 0) > 1:
             users[user] -= 1
@@ -238,6 +243,7 @@ class Beating:
         began = _taken(self._began)
         records = {id: sealed(id, kept) for id, kept in began.items()}
         counts = {user: countsOf(user) for user in _taken(self._users)}
+        self._isBehind = bool(self._began)
         return Beat(self._gateway, self._run, records, [*_taken(self._ended)], isAll, counts), began
 
     def _beaten(self, isKnown: bool) -> None:

@@ -86,8 +86,20 @@ class _Listed:
         self.takesLogin = b"LOGINDISABLED" not in words
 
 
-_listed = lru_cache(256)(_Listed)
-"""What a list of capabilities means. Backends repeat the same list for each connection."""
+_MOST_REMEMBERED = 1024
+"""
+Bytes of a greeting or a list whose meaning is remembered. Those of known servers are shorter; and what many servers
+send, or an attacker in the clear, must not use up the memory.
+"""
+
+_remembered = lru_cache(256)(_Listed)
+"""Backends repeat the same list for each connection."""
+
+
+def _listed(text: bytes) -> _Listed:
+    """Return what a list of capabilities means."""
+    return _remembered(text) if len(text) <= _MOST_REMEMBERED else _Listed(text)
+
 
 _NOTHING = _listed(b"")
 
@@ -109,15 +121,18 @@ class _Greeting:
     isOurs: bool = False
 
 
-@lru_cache(256)
 def _parseGreeting(line: bytes) -> _Greeting:
-    """Parse a greeting. A backend repeats the same one for each connection."""
+    """Parse a greeting."""
     match = _GREETING.match(line)
     if match is None:
         return _Greeting()
     listed = match[2]
     isOurs = IMAP_GREETING.fullmatch(line) is not None
     return _Greeting(match[1].upper(), listed is not None, _listed(listed or b""), isOurs)
+
+
+_rememberedGreeting = lru_cache(256)(_parseGreeting)
+"""A backend repeats the same greeting for each connection."""
 
 
 def _quoted(text: bytes) -> bytes:
@@ -151,7 +166,8 @@ class IMAP4Client(ProxyClient):
         if not self._buffer:
             await self
         greeting = self.takeLine() or await self.line()
-        parsed = _parseGreeting(greeting)
+        parse = _rememberedGreeting if len(greeting) <= _MOST_REMEMBERED else _parseGreeting
+        parsed = parse(greeting)
         if parsed.status != (b"OK" if self.logsIn else b"PREAUTH"):
             # A server that is full greets with BYE.
             isFull = parsed.status == b"BYE"

@@ -12,7 +12,7 @@ The scripts for sessions, places and notes.
 
 from __future__ import annotations
 
-from mailgate.store.redis.loginscripts import SESSIONS
+from mailgate.store.redis.parts import SESSIONS
 from mailgate.store.redis.script import script
 
 __all__ = [

@@ -83,6 +83,21 @@ class PassingTests(BesideCase):
         self.assertPasses(self.begin())
         self.assertWaits(self.begin())
 
+    def test_otherProtocol(self) -> None:
+        """Nor does a login by another protocol pass until the store has answered: that would be a guess more."""
+        protocols = "pop3", "smtp", "sieve"
+        for protocol in protocols:
+            begun = self.begin(protocol=protocol)
+            self.pause()
+            self.drop(answer(begun))
+        self.assertPasses(self.begin())
+        waiting = [self.begin(protocol=protocol) for protocol in protocols]
+        self.pause()
+        for begun in waiting:
+            self.assertIsInstance(begun, Deferred)
+            self.drop(answer(begun))
+        self.assertPasses(self.begin(protocol="pop3"))
+
     def test_others(self) -> None:
         """A login waits if its user has not logged in at this address, by this protocol, at this gateway, just now."""
         self.settle(self.second, "ann")

@@ -41,6 +41,17 @@ class MemoryTests(SynchronousTestCase):
                     peak += len(table._keys) + table._moments.nbytes + len(table._rows)
             self.assertTrue(peak < memory, peak)
 
+    def test_settled(self) -> None:
+        """Of more recent successes than there is room for, the latest are remembered."""
+        ledger = Defence(memory=1 << 19).ledger
+        most = (1 << 19) // 4096
+        for pair in range(3 * most):
+            ledger.settle(pair, 1000.0 + pair)
+            self.assertLessEqual(len(ledger.settled), most)
+        kept = [*ledger.settled]
+        self.assertEqual(kept, [*range(kept[0], 3 * most)])
+        self.assertGreater(len(kept), most * 9 // 10)
+
     def test_undecided(self) -> None:
         """The same of logins that no one ends."""
         memory = 1 << 19

@@ -91,6 +91,7 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.replies.SECURITY",
         # Scripts, which the store runs.
         "store.redis.loginscripts",
+        "store.redis.parts",
         "store.redis.registryscripts",
         "store.redis.script",
         # Another form of messages, and a line of tracebacks.

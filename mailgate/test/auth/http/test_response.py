@@ -37,6 +37,12 @@ class HeadTests(SynchronousTestCase):
         values = {b"auth-status": (b"OK",), b"x": (b"1", b"2")}
         self.assertEqual(head, ResponseHead(1, 404, b"Not Found", values))
 
+    def test_noSecretShown(self):
+        """The representation of a head has no values: one may be a password."""
+        shown = repr(parse(withHeaders(b"Auth-Status: OK", b"Auth-Pass: secret")).head)
+        self.assertNotIn("secret", shown)
+        self.assertIn("200", shown)
+
     def test_manyOfOne(self):
         """A name may occur as often as fits into a head, in any case; its values keep their order."""
         lines = [b"%b: %d" % (name, number) for number, name in enumerate((b"X", b"x", b"y", b"X") * 1000)]

@@ -404,6 +404,23 @@ class LifeTests(RegistryCase):
         self.assertEqual([(each.ended, len(each.counts)) for each in self.beats], [([], 1)])
         self.assertEqual((self.stored(), self.stored("bob"), stay in self.listed()), ({"g1": 1}, {"g1": 1}, True))
 
+    def test_countedEarlier(self) -> None:
+        """
+        A session of which the store has the count, but not yet the record, ends: its count does not stay. Where users
+        have several sessions, their counts all are in the store before the last record is.
+        """
+        self.patch(beating, "MOST_A_BEAT", 2)
+        self.patch(beating, "APART", 1.0)
+        ids = [self.one.relays.begin("joe") for _ in range(6)]
+        while self.stored() != {"g1": 6}:
+            self.wait(0.1)
+        told = self.listed()
+        self.assertIn(len(told), range(1, 5))
+        for id in [id for id in ids if id in told][:1] + [id for id in ids if id not in told][-1:]:
+            self.one.relays.end(id)
+        self.wait(5)
+        self.assertEqual((self.stored(), len(self.listed())), ({"g1": 4}, 4))
+
     def test_rarelyTried(self) -> None:
         """While beats fail, there is one each second, whatever happens."""
         self.isLossy = True

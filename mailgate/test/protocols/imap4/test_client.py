@@ -4,9 +4,11 @@ Tests of the login at an IMAP4 backend.
 
 from __future__ import annotations
 
+import gc
+
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import Denial, Refusal, Trouble
-from mailgate.protocols.imap4 import IMAP4
+from mailgate.protocols.imap4 import IMAP4, client
 from mailgate.test.backend.test_client import FIRST, SECOND
 from mailgate.test.backend.test_connector import PASS_ON
 from mailgate.test.support.loginscripts import STARTTLS, TEMPORARY, BackendTests
@@ -67,6 +69,23 @@ class IMAP4ClientTests(BackendTests):
         attempt.says(b"* OK\r\n")
         self.assertEqual(attempt.says(b"* OK have patience\r\n"), b"")
         self.assertEqual(attempt.says(b"+\r\n"), b'jo\xe9 "sesame"\r\n')
+
+    def kept(self, words: bytes) -> list[bytes]:
+        """The lists that begin with C{words} and are still in memory after a login at the backend that sends them."""
+        attempt = Attempt(IMAP4)
+        attempt.accept()
+        attempt.says(b"* OK [CAPABILITY %b] ready\r\n" % words)
+        self.assertEqual(attempt.says(b"a1 OK\r\n"), b"")
+        del attempt
+        gc.collect()
+        lists = [each for each in gc.get_objects() if isinstance(each, client._Listed)]
+        return [each.text for each in lists if each.text.startswith(words[:20])]
+
+    def test_longGreetingForgotten(self) -> None:
+        """Only greetings of the usual length are remembered: what backends send must not use up the memory."""
+        short = b"IMAP4rev1 X-SHORT-ONE"
+        self.assertEqual(self.kept(short), [short])
+        self.assertEqual(self.kept(b"IMAP4rev1 X-LONG-ONE " + b" ".join(b"X%d" % each for each in range(500))), [])
 
     def test_clientsTag(self) -> None:
         """The tag is the client's own, so the backend's reply can be passed on."""
