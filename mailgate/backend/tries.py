@@ -70,7 +70,7 @@ class Tries:
     isServed = False
     staying: Staying | None = None
     waited = due = deadline = 0.0
-    tick = 0
+    tick: float = 0
     client: ProxyClient
     _began = _since = 0.0
     _servers = _repeats = _failedLogins = 0

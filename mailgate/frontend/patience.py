@@ -30,7 +30,7 @@ class Patience:
     """
 
     failures = 0
-    tick = 0
+    tick: float = 0
     _errors = 0
     _commands = 0
     _limit = inf

@@ -29,10 +29,10 @@ class Entry(Protocol):
     """
     What can wait in a L{CoarseClock} or an L{ExactClock}.
 
-    @ivar tick: its place in the clock: it expires by this time, in whole seconds. 0 if it does not wait.
+    @ivar tick: its place in the clock: it expires within the second after this time. 0 if it does not wait.
     """
 
-    tick: int
+    tick: float
 
     def expired(self) -> None:
         """The entry is due."""
@@ -65,7 +65,7 @@ class _Timer:
         self._call: Callable[[], object] | None = call
         self._cancelled = False
         self.due = due
-        self.tick = 0
+        self.tick: float = 0
 
     def expired(self) -> None:
         """Call, unless the timer has been postponed."""
@@ -122,7 +122,8 @@ class CoarseClock:
         """@param reactor: provides the time and the exact timers."""
         self._reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
-        self._ticks: dict[int, set[Entry]] = {}
+        self._ticks: dict[float, set[Entry]] = {}
+        """The entries by the whole second at which they expire."""
         self._new: set[Entry] = set()
         """The entries that are not in C{_ticks} yet."""
         self._now: float = inf
@@ -157,24 +158,28 @@ class CoarseClock:
         return [*self._reactor.getDelayedCalls(), *waiting]
 
     def put(self, entry: Entry, due: float) -> None:
-        """Make C{entry} expire within the second after the time C{due}. It must not wait already."""
+        """
+        Make C{entry} expire within the second after the time C{due}.
+
+        @param entry: the entry, which must not wait already.
+        @param due: a time after 0, which marks entries that do not wait.
+        """
         if due < self._now:
             self._begin()
-        entry.tick = int(due) + 1
+        entry.tick = due
         self._new.add(entry)
 
     def drop(self, entry: Entry) -> None:
         """Remove C{entry}, if it waits."""
-        if not entry.tick:
-            return
-        new = self._new
-        if entry in new:
-            new.remove(entry)
-            if not new:
-                self._rest()
-        else:
+        try:
+            self._new.remove(entry)
+        except KeyError:
+            if not entry.tick:
+                return
             self._takeOut(entry)
         entry.tick = 0
+        if not self._new:
+            self._rest()
 
     def _takeOut(self, entry: Entry) -> None:
         """Remove C{entry} from C{_ticks}."""
@@ -182,13 +187,12 @@ class CoarseClock:
         entries.remove(entry)
         if not entries:
             del self._ticks[entry.tick]
-            self._rest()
 
     def _sortIn(self, first: int) -> None:
         """Move the new entries to C{_ticks}, those that are overdue to C{first}."""
         new, self._new = self._new, set()
         for entry in new:
-            entry.tick = tick = max(entry.tick, first)
+            entry.tick = tick = max(int(entry.tick) + 1, first)
             self._ticks.setdefault(tick, set()).add(entry)
 
     def _begin(self) -> None:
@@ -223,7 +227,7 @@ class CoarseClock:
             self._expire(tick)
         self._rest()
 
-    def _expire(self, tick: int) -> None:
+    def _expire(self, tick: float) -> None:
         entries = self._ticks.get(tick)
         while entries:
             # One at a time: an entry may drop others, or add itself again.

@@ -96,7 +96,7 @@ class Outgoing(StreamTransport):
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _wanted = 0
-    """Nothing until there is a connection, so that the first event gets to C{_react}."""
+    """Nothing until there is a connection, so that the first event, which decides, gets to C{_react}."""
     _deadline: IDelayedCall | None = None
     _isGreeted = False
 
@@ -158,25 +158,20 @@ class Outgoing(StreamTransport):
     def _react(self, events: int) -> None:
         if self._failed is None:
             super()._react(events)
-        elif self._decide(events):
-            self.ready(self.fd, READABLE)
+        elif events & _UNUSUAL and (error := self._error()) is not None:
+            self._fail(error)
+        else:
+            self._open()
+            if events & READABLE and self.connected:
+                self.ready(self.fd, READABLE)
 
-    def _decide(self, events: int) -> int:
-        """
-        The first event: the attempt has succeeded or failed.
-
-        @param events: what has happened.
-        @return: the events that are left for the connection; 0 for none.
-        """
-        if events & _UNUSUAL and (error := self._error()) is not None:
-            if error.errno in _ESTABLISHED:
-                self._open()
-                self.connectionLost(Failure(ConnectionLost(str(error))))
-            else:
-                self.giveUp(getConnectError(error))
-            return 0
-        self._open()
-        return events & READABLE if self.connected else 0
+    def _fail(self, error: OSError) -> None:
+        """The first event is an error."""
+        if error.errno in _ESTABLISHED:
+            self._open()
+            self.connectionLost(Failure(ConnectionLost(str(error))))
+        else:
+            self.giveUp(getConnectError(error))
 
     def _error(self) -> OSError | None:
         """The error of the socket. Bytes that have arrived before it come first."""
@@ -201,8 +196,7 @@ class Outgoing(StreamTransport):
             # There is no protocol, or its maker has cancelled the attempt.
             return
         self.connected = True
-        self.kind = BACKEND if self._isGreeted else SERVICE
-        self.poller.transfer(self.fd, self)
+        self.poller.regroup(self.fd, BACKEND if self._isGreeted else SERVICE)
         if self._watched == READABLE:
             self._wanted = READABLE
         else:

@@ -84,6 +84,21 @@ class IOwner(Protocol):
         """
 
 
+class _Nobody:
+    """The owner of a descriptor that is not watched, or was released during a batch with an event for it."""
+
+    kind = PORT
+
+    def ready(self, fd: int, events: int) -> None:
+        """See L{IOwner}."""
+
+    def failed(self, failure: Failure) -> None:
+        """See L{IOwner}."""
+
+
+_NOBODY = _Nobody()
+
+
 @implementer(IReadDescriptor)
 class Poller:
     """
@@ -102,7 +117,7 @@ class Poller:
         """@param reactor: any of Twisted's reactors that can watch descriptors."""
         self._reactor = reactor
         self._epoll: Any = None
-        self._owners: list[IOwner | None] = []
+        self._owners: list[IOwner] = []
         self._kinds: list[int] = []
         self._watched = 0
         self._working = False
@@ -126,13 +141,13 @@ class Poller:
             self._owners[fd] = owner
         except IndexError:
             more = fd + 256 - len(self._owners)
-            self._owners.extend([None] * more)
+            self._owners.extend([_NOBODY] * more)
             self._kinds.extend([PORT] * more)
             self._owners[fd] = owner
         self._kinds[fd] = owner.kind
-        self._watched += 1
-        if self._watched == 1:
+        if not self._watched:
             self._reactor.addReader(self)
+        self._watched += 1
 
     def change(self, fd: int, before: int, after: int) -> None:
         """
@@ -155,18 +170,16 @@ class Poller:
         self._owners[fd] = owner
         self._kinds[fd] = owner.kind
 
+    def regroup(self, fd: int, kind: int) -> None:
+        """From now on, handle the events of C{fd} with those of owners of C{kind}."""
+        self._kinds[fd] = kind
+
     def release(self, fd: int) -> None:
         """Close C{fd}, which has no owner any more."""
-        self._owners[fd] = None
-        if self._working:
-            self._closing.append(fd)
-        else:
-            os.close(fd)
-        self._watched -= 1
-        if not self._watched:
-            self._reactor.removeReader(self)
-            if self._ending:
-                self.close()
+        self._owners[fd] = _NOBODY
+        self._closing.append(fd)
+        if not self._working:
+            self._closeReleased()
 
     def close(self) -> None:
         """Close C{epoll}, once no descriptor is watched. Watching one later makes another."""
@@ -192,11 +205,10 @@ class Poller:
                 break
             for fd, what in self._grouped(events) if len(events) > FEW else events:
                 owner = owners[fd]
-                if owner is not None:
-                    try:
-                        owner.ready(fd, what)
-                    except Exception:
-                        self._raised(owner)
+                try:
+                    owner.ready(fd, what)
+                except Exception:
+                    self._raised(owner)
             if self._soon or self._closing:
                 self._finish()
         self._working = False
@@ -232,9 +244,18 @@ class Poller:
                 except Exception:
                     self.log.failure("unhandled exception while closing a connection")
         self._working = working
+        if self._closing:
+            self._closeReleased()
+
+    def _closeReleased(self) -> None:
         closing, self._closing = self._closing, []
         for fd in closing:
             os.close(fd)
+        self._watched -= len(closing)
+        if not self._watched:
+            self._reactor.removeReader(self)
+            if self._ending:
+                self.close()
 
     def fileno(self) -> int:
         """The descriptor of C{epoll}, which the reactor watches."""
@@ -251,5 +272,5 @@ class Poller:
 
         @param reason: passed to their owners.
         """
-        for owner in [each for each in self._owners if each is not None]:
+        for owner in list(self._owners):
             self._giveUp(owner, reason)

@@ -32,7 +32,6 @@ from zope.interface import directlyProvides, implementer
 from mailgate.lean.descriptors import addressOf, ask, reset
 from mailgate.lean.poller import BROKEN, CLIENT, READABLE, WRITABLE, Poller
 from mailgate.lean.tls import TLSLayer
-from mailgate.tls.engine import TLSEngine
 from mailgate.tls.makeengine import makeEngine
 
 __all__ = ["READ_SIZE", "WRITE_AHEAD", "StreamTransport"]
@@ -185,20 +184,21 @@ class StreamTransport:
 
     def send(self, data: Any) -> None:
         """Send C{data} now, or when the connection takes them. The caller may reuse the buffer afterwards."""
-        if not self.connected or self._writeEnded or self._aborting or not data:
+        if not self.connected or self._writeEnded or not data:
             return
         if self._waiting:
             self._keep(data)
             return
         try:
             sent = os.write(self.fd, data)
+            if sent == len(data):
+                return
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self._broken(error)
             return
-        if sent < len(data):
-            self._keep(memoryview(data)[sent:])
+        self._keep(memoryview(data)[sent:])
 
     def _keep(self, data: Any) -> None:
         if self._waiting is None:
@@ -359,7 +359,7 @@ class StreamTransport:
     def abortConnection(self) -> None:
         if not self.connected or self._aborting:
             return
-        self._aborting = self.disconnecting = True
+        self._aborting = self.disconnecting = self._writeEnded = True
         self._want(0)
         self.poller.soon(lambda: self.connectionLost(Failure(ConnectionAborted())))
 
@@ -436,15 +436,15 @@ class StreamTransport:
 
     # The relay.
 
-    def surrender(self) -> tuple[TLSEngine | None, bytes]:
+    def surrender(self) -> bytes | None:
         """
-        Leave the descriptor to a relay, watched only for reading. Returns the TLS engine, and the bytes not sent yet.
+        Leave the descriptor to a relay, watched only for reading. Return the bytes that are not sent yet; L{None} if
+        there are none. The caller breaks the reference cycle with the protocol.
         """
-        unsent = b"".join(self._waiting) if self._waiting else b""
+        unsent = b"".join(self._waiting) if self._waiting else None
         if self._watched != READABLE:
             self._watch(READABLE)
         self.connected = False
-        # Break the reference cycle, so that the dialogue is freed at once.
-        self.protocol = self.producer = None
-        tls, self.tls = self.tls, None
-        return (None if tls is None else tls.engine), unsent
+        # Break the reference cycle.
+        self.tls = None
+        return unsent

@@ -68,14 +68,16 @@ class BaseEnd(ABC):
     It calls L{BaseRelay.moved} for each read, and L{BaseRelay.ended} and L{BaseRelay.released} once each. The last to
     close may call L{BaseRelay.over} itself.
 
+    @ivar relay: the relay.
     @ivar peer: the end of the other connection.
     @ivar moved: the number of bytes received from this connection.
     @ivar finished: whether no more bytes can come from it.
     @cvar expected: for a client, what its last bytes announce (L{mailgate.relay.leaving}).
     """
 
-    __slots__ = ("finished", "moved", "peer")
+    __slots__ = ("finished", "moved", "peer", "relay")
 
+    relay: BaseRelay
     peer: BaseEnd
     moved: int
     finished: bool
@@ -156,11 +158,13 @@ class BaseRelay(ABC):
         """
         self.means = means
         self.session = session
-        self._client, self._backend = client, backend = ends
-        client.peer, backend.peer = backend, client
+        client, backend = ends
+        client.relay = backend.relay = self
+        self._client = backend.peer = client
+        self._backend = client.peer = backend
         self._holds = holds
         self._limit = idle
-        self._linger = min(idle, linger)
+        self._linger = linger if linger < idle else idle
         self._done = done
         self.active = means.seconds()
         self.closing = False
@@ -235,7 +239,9 @@ class BaseRelay(ABC):
         elif end is self._client and self._holds:
             self._hold()
         else:
-            self._hurry()
+            if not self.closing:
+                self._hurry()
+                self._wait()
             end.peer.finishWriting()
 
     def lost(self, end: BaseEnd) -> None:
@@ -274,19 +280,16 @@ class BaseRelay(ABC):
         """From now on, send the client only what waits already. Read from it, and drop what is read."""
         self._wait()
 
-    def _hurry(self, closing: bool = False) -> None:
+    def _hurry(self) -> None:
         """One side has ended: from now on C{linger} limits the time without progress, not C{idle}."""
-        if not self.closing:
-            self.session.conclude(Outcome.RELAYED)
-            self.closing = closing
-            self._limit = self._linger
-            self.moved()
-            if not closing:
-                self._wait()
+        self.session.conclude(Outcome.RELAYED)
+        self._limit = self._linger
+        self.moved()
 
     def _hold(self) -> None:
         """The client has ended. The backend learns it when it has answered everything."""
-        self._hurry()
+        if not self.closing:
+            self._hurry()
         # Shorter than the limit of every other state, so that expired() can tell them apart.
         self._limit = min(HELD, self._linger / 2)
         self._wait()
@@ -327,14 +330,16 @@ class BaseRelay(ABC):
 
     def close(self) -> None:
         """Close both sides, each after it has received its buffered bytes."""
-        if self.means.partings.delays:
-            self.means.partings.forget(self)
-        self._hurry(closing=True)
+        isFirst = not self.closing
+        self.closing = True
         client, backend = self._client, self._backend
         client.close()
         backend.close()
         # Usually both are closed by now, and there is nothing to wait for.
         if client.isOpen or backend.isOpen:
+            self.means.partings.forget(self)
+            if isFirst:
+                self._hurry()
             self._wait()
 
     def abort(self) -> None:
@@ -386,8 +391,8 @@ class BaseRelay(ABC):
             _logEnd(session)
         self._done(self)
         # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
-        # reference to it.
-        del client.peer, backend.peer, self._client, self._backend
+        # reference to it, and the backend's may look at its peer after the last bytes.
+        del client.peer, self._client, self._backend
 
     @abstractmethod
     def _forget(self) -> None:

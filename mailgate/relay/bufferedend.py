@@ -7,17 +7,12 @@ sessions share.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from OpenSSL import SSL
 
-from mailgate.lean.poller import READABLE, WRITABLE
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.streamend import LITTLE, OPEN, SAFE, RelayEnd
 from mailgate.tls.engine import PeerClosed, TLSEngine
-
-if TYPE_CHECKING:
-    from mailgate.relay.stream import StreamRelay
 
 __all__ = ["MOST_WAITING", "BufferedEnd"]
 
@@ -33,16 +28,17 @@ class BufferedEnd(RelayEnd):
 
     __slots__ = ()
 
-    def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
+    def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
         Take over the descriptor and the TLS engine of a transport.
 
-        @param relay: see L{RelayEnd}.
         @param transport: see L{RelayEnd}.
         @param expected: see L{RelayEnd}.
         """
-        super().__init__(relay, transport, expected)
-        if self._engine is not None:
+        tls = transport.tls
+        super().__init__(transport, expected)
+        if tls is not None:
+            self._engine = tls.engine
             self._engine.forget()
 
     def begin(self, data: bytes) -> None:
@@ -51,41 +47,38 @@ class BufferedEnd(RelayEnd):
             # The engine may hold decrypted bytes that the dialogue did not read.
             self._decrypt(self._engine)
 
-    def ready(self, fd: int, events: int) -> None:
-        if events & WRITABLE:
-            self._flush()
-        if events == WRITABLE or not self._events & READABLE:
-            return
-        try:
-            self._read()
-        except BlockingIOError:
-            return
-        except OSError:
-            self.relay.lost(self)
-
     def settle(self) -> None:
         if self._engine is not None:
             self._engine.settle()
 
-    def _read(self) -> None:
-        """Read once. Raises OSError if the connection is lost."""
-        engine = self._engine
-        means, size = self.relay.means, self._size
-        target = means.little if size == LITTLE else means.buffer[: self._fitting(size)]
+    def _readMuch(self) -> None:
+        target = self.relay.means.buffer[: self._fitting(self._size)]
         count = os.readv(self.fd, (target,))
-        if not count:
-            # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
-            self.relay.lost(self) if engine is not None else self._ended()
-            return
-        if count == LITTLE or size > LITTLE:
+        if count:
             self._grow(count, len(target))
-        if engine is None:
-            self._pass(target[:count])
+            self._received(target[:count], len(target))
         else:
-            engine.feed(target[:count])
+            self._cut()
+
+    def _received(self, data: bytes | memoryview, room: int = LITTLE) -> None:
+        """
+        Take what was read from the connection.
+
+        @param data: the bytes.
+        @param room: how many it could have been.
+        """
+        engine = self._engine
+        if engine is None:
+            self._pass(data)
+        else:
+            engine.feed(data)
             self._decrypt(engine)
-        if (count > SMALL or size > LITTLE) and self.fd >= 0:
-            means.flown(self.relay, count < len(target))
+        if (len(data) > SMALL or room > LITTLE) and self.fd >= 0:
+            self.relay.means.flown(self.relay, len(data) < room)
+
+    def _cut(self) -> None:
+        # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
+        self.relay.lost(self) if self._engine is not None else self._ended()
 
     def _decrypt(self, engine: TLSEngine) -> None:
         try:

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import os
-
 from mailgate.lean.poller import READABLE, WRITABLE
 from mailgate.relay.bufferedend import BufferedEnd
-from mailgate.relay.streamend import RelayEnd
+from mailgate.relay.streamend import LITTLE, RelayEnd
 
 __all__ = ["ParkedEnd"]
 
@@ -30,6 +28,8 @@ class ParkedEnd(BufferedEnd):
         end.__class__ = ParkedEnd
         end._want(READABLE if end.waiting is None else READABLE | WRITABLE)
 
-    def _read(self) -> None:
-        if not os.readv(self.fd, (self.relay.means.buffer,)):
-            self._ended()
+    def _received(self, data: bytes | memoryview, room: int = LITTLE) -> None:
+        pass
+
+    def _cut(self) -> None:
+        self._ended()

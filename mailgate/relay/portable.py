@@ -33,12 +33,12 @@ class _RelayEnd(BaseEnd):
     @ivar isPaused: whether it is not read, because the other side does not take more.
     """
 
-    __slots__ = ("_isGone", "_relay", "isPaused", "transport")
+    __slots__ = ("_isGone", "isPaused", "transport")
 
+    relay: Relay
     peer: _RelayEnd
 
-    def __init__(self, relay: Relay, protocol: RelayedProtocol) -> None:
-        self._relay = relay
+    def __init__(self, protocol: RelayedProtocol) -> None:
         self.transport = protocol.transport
         self.moved = 0
         self.finished = False
@@ -52,21 +52,21 @@ class _RelayEnd(BaseEnd):
 
     def dataReceived(self, data: bytes) -> None:
         # TLS delivers data while it closes, and no producer would pause the sender.
-        if self._relay.closing or self._relay.isParted:
+        if self.relay.closing or self.relay.isParted:
             return
         self.moved += len(data)
-        self._relay.moved()
+        self.relay.moved()
         self.peer.transport.write(data)
 
     def ended(self) -> None:
         """The peer sends no more."""
         if not self.finished:
             self.finished = True
-            self._relay.ended(self)
+            self.relay.ended(self)
 
     def lost(self) -> None:
         """The connection is closed."""
-        self._relay.lost(self)
+        self.relay.lost(self)
 
     def pauseProducing(self) -> None:
         self.isPaused = True
@@ -74,7 +74,7 @@ class _RelayEnd(BaseEnd):
 
     def resumeProducing(self) -> None:
         self.isPaused = False
-        self._relay.moved()
+        self.relay.moved()
         self.transport.resumeProducing()
 
     def stopProducing(self) -> None:
@@ -104,7 +104,7 @@ class _RelayEnd(BaseEnd):
 
     def release(self) -> None:
         self._isGone = self.finished = True
-        self._relay.released()
+        self.relay.released()
 
     def free(self) -> None:
         self.finished = True
@@ -116,8 +116,8 @@ class _ClientEnd(_RelayEnd):
 
     __slots__ = ("expected",)
 
-    def __init__(self, relay: Relay, protocol: RelayedProtocol) -> None:
-        super().__init__(relay, protocol)
+    def __init__(self, protocol: RelayedProtocol) -> None:
+        super().__init__(protocol)
         self.expected = NOTHING
 
     @property
@@ -172,7 +172,7 @@ class Relay(BaseRelay):
         @param done: see L{BaseRelay}.
         """
         holds = ISSLTransport.providedBy(backend.transport) and not ISSLTransport.providedBy(client.transport)
-        ends = _ClientEnd(self, client), _BackendEnd(self, backend)
+        ends = _ClientEnd(client), _BackendEnd(backend)
         super().__init__(means, ends, holds, session, idle, linger, done)
         self._hasClientEnded = client.inputEnded
         self._timer: IDelayedCall | None = None

@@ -25,7 +25,7 @@ from mailgate.relay.parkedend import ParkedEnd
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.relay.streamend import LITTLE, MUCH, RelayEnd
+from mailgate.relay.streamend import MUCH, RelayEnd
 from mailgate.session import Session
 
 __all__ = ["StreamRelay", "StreamRelays"]
@@ -40,7 +40,8 @@ class StreamRelays(Relays):
 
     @ivar pipes: the pipes for C{splice}.
     @ivar buffer: the buffer for reading.
-    @ivar little: the part of it that is used while little is read.
+    @ivar flying: the relays in a series of bursts, and whether the first burst is over.
+    @ivar stuck: the ends with bytes waiting in a pipe, and what waited at the previous check.
     """
 
     clock: CoarseClock
@@ -54,12 +55,9 @@ class StreamRelays(Relays):
         self.poller = poller
         self.pipes = PipePool()
         self.buffer = memoryview(bytearray(MUCH))
-        self.little = self.buffer[:LITTLE]
-        self._flying: dict[StreamRelay, bool] = {}
-        """The relays in a series of bursts, and whether the first burst is over."""
+        self.flying: dict[StreamRelay, bool] = {}
         self._settling: IDelayedCall | None = None
-        self._piped: dict[RelayEnd, object] = {}
-        """The ends with bytes waiting in a pipe, and what waited at the previous check."""
+        self.stuck: dict[RelayEnd, object] = {}
         self._emptying: IDelayedCall | None = None
 
     def piped(self, end: RelayEnd) -> None:
@@ -67,19 +65,19 @@ class StreamRelays(Relays):
         Bytes wait for C{end} in a pipe. Pipes are few: if the bytes make no progress, they are moved to memory and the
         pipe is reused. Otherwise a few receivers that read nothing would hold all pipes.
         """
-        self._piped[end] = None
+        self.stuck[end] = None
         if self._emptying is None:
             self._emptying = self.clock.callLater(SETTLING, self._empty)
 
     def _empty(self) -> None:
         self._emptying = None
-        for end, before in list(self._piped.items()):
+        for end, before in list(self.stuck.items()):
             waiting = end.waiting
             if not isinstance(waiting, tuple) or (waiting is before and end.unpipe()):
-                del self._piped[end]
+                del self.stuck[end]
             else:
-                self._piped[end] = waiting
-        if self._piped:
+                self.stuck[end] = waiting
+        if self.stuck:
             self._emptying = self.clock.callLater(SETTLING, self._empty)
 
     def flown(self, relay: StreamRelay, landed: bool) -> None:
@@ -90,24 +88,24 @@ class StreamRelays(Relays):
         @param relay: the relay with the burst.
         @param landed: whether the burst is over.
         """
-        if not self._flying.get(relay):
+        if not self.flying.get(relay):
             if landed:
                 relay.settle()
-            self._flying[relay] = landed
+            self.flying[relay] = landed
             if self._settling is None:
                 self._settling = self.clock.callLater(SETTLING, self._settle)
 
     def forget(self, relay: StreamRelay) -> None:
         """Remove C{relay}, which has ended."""
-        if relay in self._flying:
-            del self._flying[relay]
-            if not self._flying and self._settling is not None:
+        if relay in self.flying:
+            del self.flying[relay]
+            if not self.flying and self._settling is not None:
                 self._settling.cancel()
                 self._settling = None
-        if self._piped:
+        if self.stuck:
             for end in relay.ends:
-                self._piped.pop(end, None)
-            if not self._piped and self._emptying is not None:
+                self.stuck.pop(end, None)
+            if not self.stuck and self._emptying is not None:
                 self._emptying.cancel()
                 self._emptying = None
 
@@ -118,12 +116,12 @@ class StreamRelays(Relays):
     def _settle(self) -> None:
         self._settling = None
         since = self.clock.seconds() - SETTLING
-        for relay in list(self._flying):
+        for relay in list(self.flying):
             # A stuck relay gets no burst, even if the other side still sends.
             if relay.isStuck or not relay.movedAfter(since):
                 relay.settle()
-                del self._flying[relay]
-        if self._flying:
+                del self.flying[relay]
+        if self.flying:
             self._settling = self.clock.callLater(SETTLING, self._settle)
 
     def between(
@@ -138,7 +136,14 @@ class StreamRelays(Relays):
         front, back = client.transport, backend.transport
         if not (isinstance(front, StreamTransport) and isinstance(back, StreamTransport)):
             return super().between(client, backend, session, idle, linger, done)
-        relay = StreamRelay(self, front, back, session, idle, linger, done)
+        if front.tls is None and back.tls is None:
+            kind, holds = RelayEnd, False
+        else:
+            kind, holds = BufferedEnd, front.tls is None
+        ends = kind(front, NOTHING), kind(back, NEVER)
+        relay = StreamRelay(self, ends, holds, session, idle, linger, done)
+        relay.tick = 0
+        # Break the reference cycles, so that the transports are freed at once.
         client.transport = backend.transport = None
         return relay
 
@@ -149,35 +154,9 @@ class StreamRelay(BaseRelay):
     __slots__ = ("tick",)
 
     means: StreamRelays
+    tick: float
     _client: RelayEnd
     _backend: RelayEnd
-
-    def __init__(
-        self,
-        means: StreamRelays,
-        client: StreamTransport,
-        backend: StreamTransport,
-        session: Session,
-        idle: float,
-        linger: float,
-        done: Callable[[Any], object],
-    ) -> None:
-        """
-        Take over the descriptors of two transports. Call L{start} to begin.
-
-        @param means: what makes the relay.
-        @param client: the transport of the client's connection.
-        @param backend: the transport of the backend's connection.
-        @param session: see L{BaseRelay}.
-        @param idle: see L{BaseRelay}.
-        @param linger: see L{BaseRelay}.
-        @param done: see L{BaseRelay}.
-        """
-        holds = backend.tls is not None and client.tls is None
-        kind = RelayEnd if client.tls is None and backend.tls is None else BufferedEnd
-        ends = kind(self, client, NOTHING), kind(self, backend, NEVER)
-        super().__init__(means, ends, holds, session, idle, linger, done)
-        self.tick = 0
 
     def start(self, toClient: bytes, toBackend: bytes) -> None:
         self.means.clock.put(self, self._due)
@@ -224,5 +203,7 @@ class StreamRelay(BaseRelay):
             clock.put(self, due)
 
     def _forget(self) -> None:
-        self.means.clock.drop(self)
-        self.means.forget(self)
+        means = self.means
+        means.clock.drop(self)
+        if means.flying or means.stuck:
+            means.forget(self)

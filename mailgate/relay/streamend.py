@@ -64,27 +64,26 @@ class RelayEnd(BaseEnd):
     @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
         something, the other end is not read.
     @ivar expected: the state of L{mailgate.lean.quickack} for this connection.
+    @ivar _size: the most bytes of the next read; 0 while the connection is not read.
     """
 
-    __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "relay", "waiting")
+    __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "waiting")
 
     kind = RELAY
+    relay: StreamRelay
     peer: RelayEnd
 
-    def __init__(self, relay: StreamRelay, transport: StreamTransport, expected: int) -> None:
+    def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
         Take over the descriptor of a transport.
 
-        @param relay: the relay.
         @param transport: the transport, which is unusable afterwards.
         @param expected: the state of L{mailgate.lean.quickack} at the beginning.
         """
-        self.relay = relay
         self.expected = expected
         self.fd = fd = transport.fd
-        self._engine: TLSEngine | None
-        self._engine, unsent = transport.surrender()
-        self.waiting: bytes | memoryview | tuple[Pipe, int] | None = unsent or None
+        self._engine: TLSEngine | None = None
+        self.waiting: bytes | memoryview | tuple[Pipe, int] | None = transport.surrender()
         self._events = READABLE
         self._size = LITTLE
         self._state = OPEN
@@ -103,25 +102,18 @@ class RelayEnd(BaseEnd):
 
     def begin(self, data: bytes) -> None:
         """Relay C{data}, which the login read from this connection, and all bytes that follow."""
-        if self.fd < 0:
-            return
         if self.waiting is not None:
             self._stick()
-        if data:
+        if data and self.fd >= 0:
             self._pass(data)
 
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        if events & WRITABLE:
-            self._flush()
-        if events == WRITABLE or not self._events & READABLE:
+        if events != READABLE or self._size != LITTLE:
+            self._react(events)
             return
-        # Read once, so that one fast stream does not starve the others.
         try:
-            if self._size > LITTLE:
-                self._splice()
-                return
             data = os.read(fd, LITTLE)
         except BlockingIOError:
             return
@@ -129,11 +121,28 @@ class RelayEnd(BaseEnd):
             self.relay.lost(self)
             return
         if not data:
-            self._ended()
+            self._cut()
             return
         if len(data) == LITTLE:
             self._size = LITTLE * GROWTH
-        self._pass(data)
+        self._received(data)
+
+    def _react(self, events: int) -> None:
+        """Handle C{events} that are not only bytes of a slow stream."""
+        if events & WRITABLE:
+            self._flush()
+        if events == WRITABLE or not self._size:
+            return
+        if self._size == LITTLE:
+            self.ready(self.fd, READABLE)
+            return
+        # Read once, so that one fast stream does not starve the others.
+        try:
+            self._readMuch()
+        except BlockingIOError:
+            return
+        except OSError:
+            self.relay.lost(self)
 
     def failed(self, failure: Failure) -> None:
         """End this session, and no other: the reactor stops, or our code raised C{failure}."""
@@ -146,6 +155,10 @@ class RelayEnd(BaseEnd):
         before = self._events
         if events != before and self.fd >= 0:
             self._events = events
+            if not events & READABLE:
+                self._size = 0
+            elif not self._size:
+                self._size = LITTLE
             self.relay.means.poller.change(self.fd, before, events)
 
     def settle(self) -> None:
@@ -153,7 +166,8 @@ class RelayEnd(BaseEnd):
 
     # The source.
 
-    def _splice(self) -> None:
+    def _readMuch(self) -> None:
+        """Read once from a fast stream. Raises OSError if nothing has arrived, or the connection is lost."""
         pipes = self.relay.means.pipes
         pipe = pipes.take()
         if pipe is None:
@@ -205,16 +219,19 @@ class RelayEnd(BaseEnd):
     def _pass(self, data: bytes | memoryview) -> None:
         size = len(data)
         self.moved += size
-        relay, peer, expected = self.relay, self.peer, self.expected
-        relay.active = relay.means.seconds()
-        if not expected and peer.expected >= BEGUN:
-            peer.expected = NOTHING
-        peer.send(data)
+        self.relay.active = self.relay.means.seconds()
+        self.peer.send(data)
+        if not self.expected:
+            if self.peer.expected >= BEGUN:
+                self.peer.expected = NOTHING
         # Looking closer at every command would cost a tenth of relaying it.
-        if expected and (expected > NOTHING or not 2 < size <= LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT):
-            self.expected = expected = expectsAfter(expected, data)
-            if expected > NOTHING:
+        elif self.expected > NOTHING or size < 3 or size > LONGEST or data[-1] != LINE_END or data[-3] in SUSPECT:
+            self.expected = expectsAfter(self.expected, data)
+            if self.expected > NOTHING:
                 self._acknowledge()
+
+    _received = _pass
+    """Take what was read from the connection."""
 
     def _acknowledge(self) -> None:
         if self.fd >= 0:
@@ -228,6 +245,9 @@ class RelayEnd(BaseEnd):
             if self.fd >= 0:
                 self._want(self._events & ~READABLE)
 
+    _cut = _ended
+    """The end of file has arrived."""
+
     # The sink.
 
     def send(self, data: bytes | memoryview) -> None:
@@ -240,14 +260,15 @@ class RelayEnd(BaseEnd):
             return
         try:
             sent = os.write(self.fd, data)
+            if sent == len(data):
+                return
         except BlockingIOError:
             sent = 0
         except OSError:
             self.relay.lost(self)
             return
-        if sent < len(data):
-            self.waiting = bytes(data[sent:])
-            self._stick()
+        self.waiting = bytes(data[sent:])
+        self._stick()
 
     def _drain(self, pipe: Pipe, count: int) -> None:
         """Send the C{count} bytes in C{pipe} to this connection."""
@@ -292,7 +313,6 @@ class RelayEnd(BaseEnd):
         """Wait until this connection accepts its bytes, and do not read from the other one until then."""
         self._want(self._events | WRITABLE)
         peer = self.peer
-        peer._size = LITTLE
         peer._want(peer._events & ~READABLE)
 
     def _flush(self) -> None:
@@ -340,13 +360,11 @@ class RelayEnd(BaseEnd):
                 ask(self.fd, socket.AF_INET, "shutdown", socket.SHUT_WR)
 
     def close(self) -> None:
-        if self._state == _CLOSING:
-            return
-        self._state = _CLOSING
-        heard, self.finished = self.finished, True
         if self.waiting is not None:
+            self._state = _CLOSING
+            self.finished = True
             self._want(WRITABLE)
-        elif heard:
+        elif self.finished:
             self.release()
         else:
             self._hangUp()
@@ -354,9 +372,13 @@ class RelayEnd(BaseEnd):
     def _hangUp(self) -> None:
         """Close: all bytes are sent."""
         # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
-        with suppress(OSError):
+        try:
             os.readv(self.fd, (self.relay.means.buffer,))
-        self.release()
+        except OSError:
+            # Nothing has arrived, or the connection is lost.
+            pass
+        finally:
+            self.release()
 
     def abort(self) -> None:
         if self.fd >= 0:
@@ -371,7 +393,7 @@ class RelayEnd(BaseEnd):
         relay = self.relay
         self.fd = -1
         # One event may announce several things, and the first may have closed the connection.
-        self._events = 0
+        self._size = 0
         self._state = _CLOSING
         self.finished = True
         relay.means.poller.release(fd)

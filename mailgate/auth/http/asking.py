@@ -198,7 +198,7 @@ class Asking:
     patience: float
     cancel: Callable[[], object]
     since: float
-    tick = 0
+    tick: float = 0
     isExpired = False
     isLate = False
     isStorable = True

@@ -23,7 +23,7 @@ class Waiting:
     """An entry that notes when it expires, and then calls C{react}."""
 
     def __init__(self, clock: Clock, react: Callable[[Waiting], object] | None = None) -> None:
-        self.tick = 0
+        self.tick: float = 0
         self.times: list[float] = []
         self._clock = clock
         self._react = react

@@ -88,7 +88,6 @@ class RulesTests(SynchronousTestCase):
         self.done: list[object] = []
         ends = self.client, self.backend
         relay = Relay(Relays(self.clock), ends, holds, self.session, IDLE, linger, self.done.append)
-        self.client.relay = self.backend.relay = relay
         relay.start(b"", b"")
         return relay
 

@@ -109,6 +109,25 @@ class TroubleTests(RelayCase):
             self.assertEqual(pipes.dropped, dropped + 1)
             self.assertEqual(pipes.taken, pipes.given + pipes.dropped)
 
+    def test_stuckEvents(self) -> None:
+        """
+        A connection whose bytes the other side does not take is not read, even if an event of the same batch announces
+        bytes.
+        """
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination, small=True)
+            relayed.backend.reading = False
+            relayed.client.send(CONTENT)
+            relay = relayed.relay
+            self.until(getattr, relay, "isStuck")
+            end = relay._client
+            moved = end.moved
+            for events in (select.EPOLLIN, select.EPOLLIN | select.EPOLLHUP):
+                end.ready(end.fd, events)
+            self.assertEqual((end.moved, relay.isStuck), (moved, True))
+            relay.abort()
+            self.assertFinished(relayed)
+
     def test_lateEvents(self) -> None:
         """Events and failures for a connection that was just closed are ignored."""
         relayed = self.relayed()

@@ -268,7 +268,7 @@ class PipeTests(StuckCase):
                 end(relayed)
                 self.assertFinished(relayed)
                 self.assertEqual(self.pipes.taken, self.pipes.given + self.pipes.dropped)
-                self.assertEqual(self.relays._piped, {})
+                self.assertEqual(self.relays.stuck, {})
                 self.assertIsNone(self.relays._emptying)
 
     def test_noTimerLeft(self) -> None:
@@ -278,7 +278,7 @@ class PipeTests(StuckCase):
         relayed.client.reading = True
         self.assertReceived(relayed.client, FLOOD)
         self.advance(2)
-        self.assertEqual((self.relays._piped, self.relays._emptying), ({}, None))
+        self.assertEqual((self.relays.stuck, self.relays._emptying), ({}, None))
         self.end(relayed)
 
 
