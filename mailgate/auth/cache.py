@@ -28,14 +28,14 @@ from typing import Any
 
 from attrs import astuple, evolve, frozen
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.auth.answers import NONCE, Answers, Stored
 from mailgate.directives import size
-from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator
+from mailgate.interfaces import IAnswering, IAuthenticator, IWatch, IWatchedAuthenticator
 from mailgate.log.connection import CACHE
 from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
@@ -156,7 +156,7 @@ class _Question:
             self._waiting.pop(0).errback(failure)
 
 
-@implementer(IAuthenticator, IWatchedAuthenticator)
+@implementer(IAuthenticator, IAnswering, IWatchedAuthenticator)
 class CachedAuthenticator:
     """
     Caches the answers of another authenticator. Acceptances are fresh for C{ttl} seconds, refusals for a shorter time;
@@ -210,8 +210,16 @@ class CachedAuthenticator:
 
         @param request: the login.
         """
+        return Deferred.fromCoroutine(self.answer(request))
+
+    async def answer(self, request: LoginRequest) -> Route | Denial:
+        """
+        See L{IAnswering.answer}.
+
+        @param request: the login.
+        """
         if request.credentials.method not in CACHED_METHODS:
-            return self._inner.authenticate(request)
+            return await self._inner.authenticate(request)
         mac = self._mac.copy()
         mac.update(_asked(request, self._told(request), self._verifiesClients))
         digest = mac.digest()
@@ -225,11 +233,11 @@ class CachedAuthenticator:
         if stored is not None:
             if request.step is not None:
                 request.step(CACHE, result="hit")
-            return succeed(stored.reveal(request, key, now))
+            return stored.reveal(request, key, now)
         question = self._questions.get(name)
         if request.step is not None:
             request.step(CACHE, result="an identical login waits" if question else "miss")
-        return self._ask(request, name, key) if question is None else question.join()
+        return await (self._ask(request, name, key) if question is None else question.join())
 
     @property
     def services(self) -> Sequence[Any]:

@@ -193,7 +193,7 @@ class QueueTests(QueueCase):
         """An unexpected exception of the agent frees the place."""
         self.patch(self.agent, "request", lambda *args: 1 / 0)
         for _ in range(5):
-            self.assertRaises(ZeroDivisionError, self.authenticate)
+            self.failureResultOf(self.authenticate(), ZeroDivisionError)
         self.assertEqual(len(self.authenticator._services[0].shared.queue._clients), 0)
 
 
