@@ -18,6 +18,7 @@ from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.exchange import hasStatus
 from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders, Values, valuesOf
@@ -73,7 +74,8 @@ class Service:
         url = shared.url
         port = f":{url.port}" if url.port else ""
         text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
-        self._normalURL = NormalURL(URL.from_text(text))
+        # Our agent looks at no URL. The code for cookies parses that of each request, so it gets a short one.
+        self._normalURL = NormalURL(URL.from_text("http://-/" if isinstance(shared.agent, KeepAliveAgent) else text))
         self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
