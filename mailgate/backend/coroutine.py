@@ -64,13 +64,6 @@ class Task:
         self._coroutine: Any = coroutine
         self._failed = failed
 
-    def start(self) -> None:
-        """
-        Start the coroutine. The constructor does not: the coroutine may L{cancel} its own task, so the caller must have
-        stored the task first.
-        """
-        self.resume()
-
     def cancel(self) -> None:
         """
         Raise L{CancelledError} in the coroutine where it waits. If it runs at the moment, raise it at the next wait. A
@@ -119,6 +112,12 @@ class Task:
         if self._leaves:
             self._leaves = False
             self.cancel()
+
+    start = resume
+    """
+    Starts the coroutine. The constructor does not: the coroutine may L{cancel} its own task, so the caller must have
+    stored the task first.
+    """
 
     def _fired(self, result: Any, awaited: Deferred[Any]) -> None:
         """Continue after the Deferred C{awaited} has fired, unless the task was cancelled meanwhile."""

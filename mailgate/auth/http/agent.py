@@ -148,13 +148,12 @@ class KeepAliveAgent:
             headers = PreparedHeaders.of([(name, value) for name, values in given for value in values])
         exchange = Exchange(method, uri, headers)
         answer = exchange.answer
-        assert answer is not None
         connection = None if self._waiting else self._idle()
         if connection is not None:
             connection.ask(exchange)
         else:
             self.connect(exchange)
-        return answer
+        return cast("Deferred[IResponse]", answer)
 
     def _idle(self) -> HTTPConnection | None:
         """Return an idle connection on which no byte has arrived, as far as that can be seen."""

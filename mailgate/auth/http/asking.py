@@ -112,12 +112,14 @@ class Service:
             response: IResponse = await answered
         except Exception as error:
             explained = self._explained(error, asking)
-            self._over(asking)
+            self._deadlines.drop(asking)
+            self.queue.leave(asking.client)
             if explained is error:
                 raise
             raise explained from None
         # No "finally": the coroutine of a gateway that is gone must not let other logins of its queue go on.
-        self._over(asking)
+        self._deadlines.drop(asking)
+        self.queue.leave(asking.client)
         headers: Headers = response.headers
         values: Values
         if isinstance(headers, FieldHeaders):
@@ -129,10 +131,6 @@ class Service:
         if not hasStatus(values):
             self._lacksStatus(response.code)
         return values
-
-    def _over(self, asking: Asking) -> None:
-        self._deadlines.drop(asking)
-        self.queue.leave(asking.client)
 
     def _lacksStatus(self, code: int) -> None:
         missing = f"{code} without Auth-Status"
