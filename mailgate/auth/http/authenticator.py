@@ -127,16 +127,15 @@ class HTTPAuthenticator:
         """
         return self._judge(Asking(request, self._clientOf(request)))
 
-    def judge(self, request: LoginRequest) -> Deferred[Judgement]:
+    async def judge(self, request: LoginRequest) -> Judgement:
         """
         Judge a login as L{authenticate} does.
 
         @param request: the login.
-        @return: a Deferred of the answer. An answer that followed C{WAIT} is not storable.
+        @return: the answer. One that followed C{WAIT} is not storable.
         """
         asking = Asking(request, self._clientOf(request))
-        judged = Deferred.fromCoroutine(self._judge(asking))
-        return judged.addCallback(lambda answer: Judgement(answer, asking.isStorable))
+        return Judgement(await self._judge(asking), asking.isStorable)
 
     def close(self) -> None:
         """Release the services. A service that is no longer in use closes its idle connections."""
