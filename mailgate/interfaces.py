@@ -5,7 +5,7 @@ The interfaces of mailgate's extension points: authenticators, connectors and th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from attrs import frozen
@@ -20,6 +20,7 @@ from mailgate.session import Outcome, Session
 __all__ = [
     "AuthenticatorKind",
     "IAdmission",
+    "IAnswering",
     "IAuthenticator",
     "IConnection",
     "IConnector",
@@ -300,6 +301,18 @@ class ILoginGuard(Interface):
         @param passed: the pass.
         @param answer: the answer of the authenticator; where the backend judges, that of the backend: the L{Route} if
             it has accepted. L{None}: there was none, because the client has left or something failed.
+        """
+
+
+class IAnswering(Interface):
+    """An authenticator that needs no Deferred for its answers. Authenticators need not provide this."""
+
+    def answer(request: LoginRequest) -> Coroutine[Any, Any, Route | Denial]:
+        """
+        Check the credentials of a login as L{IAuthenticator.authenticate} does.
+
+        @param request: the login.
+        @return: a coroutine of the answer. It does nothing before it is awaited, and may await Deferreds.
         """
 
 

@@ -231,7 +231,7 @@ class Session:
     @ivar client: the client's address and port, in the form of L{mailgate.log.connection.peerName}.
     @ivar started: the time at which the connection was accepted, in seconds of the gateway's clock.
     @ivar phase: the current phase.
-    @ivar reached: the last phase other than C{END}.
+    @ivar last: the phase before C{END}; L{None} before the end.
     @ivar tls: what the TLS handshake with the client negotiated; L{None} without TLS.
     @ivar user: the user name of the last login: from the client, then from the authenticator's route; empty before.
     @ivar backend: the backend of the last login, in the form of C{str} of L{mailgate.login.Backend}. Empty before.
@@ -260,7 +260,7 @@ class Session:
     client: str
     started: float
     phase: Phase = Phase.ACCEPT
-    reached: Phase = Phase.ACCEPT
+    last: Phase | None = None
     tls: TLSState | None = None
     user: bytes = b""
     backend: str = ""
@@ -281,22 +281,29 @@ class Session:
     debugging: ClassVar[Journal | None] = None
     trace: ClassVar[str] = ""
 
+    @property
+    def reached(self) -> Phase:
+        """The last phase other than C{END}."""
+        return self.phase if self.last is None else self.last
+
     def enter(self, phase: Phase) -> None:
         """
         Change the phase.
 
-        @param phase: the new phase. C{END} does not change C{reached}.
+        @param phase: the new phase, which is not C{END}.
         """
         self.phase = phase
         readings = self.readings
-        if phase is Phase.END:
-            if type(readings) is list:
-                readings += phase, readings[0]()
-            return
-        self.reached = phase
         # They are not packed: no phase but END follows the relay.
         if readings is not None:
             readings += phase, readings[0]()
+
+    def end(self) -> None:
+        """Enter the phase C{END}. To enter it again changes nothing but the readings."""
+        self.last, self.phase = self.reached, Phase.END
+        readings = self.readings
+        if type(readings) is list:
+            readings += Phase.END, readings[0]()
 
     def enterAgain(self) -> None:
         """Enter the phase COMMAND after a login or an exchange that has failed. A client may do that very often."""
@@ -317,7 +324,7 @@ class Session:
 
         @param before: the previous record, whose phase, times and limit this one takes over.
         """
-        self.phase, self.reached, self.expires = before.phase, before.reached, before.expires
+        self.phase, self.last, self.expires = before.phase, before.last, before.expires
         self.readings = before.readings or self.readings
 
     def step(self, format: str, **fields: Any) -> None:

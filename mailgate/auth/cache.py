@@ -22,20 +22,21 @@ gets what is left of them, and an answer is not used after the session that it a
 from __future__ import annotations
 
 import marshal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
 from attrs import astuple, evolve, frozen
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.auth.answers import NONCE, Answers, Stored
+from mailgate.backend.coroutine import Task
 from mailgate.directives import size
-from mailgate.interfaces import IAuthenticator, IWatch, IWatchedAuthenticator
+from mailgate.interfaces import IAnswering, IAuthenticator, IWatch, IWatchedAuthenticator
 from mailgate.log.connection import CACHE
 from mailgate.login import Denial, LoginRequest, Method, Route, Trouble
 
@@ -91,12 +92,12 @@ class Judgement:
 class IJudge(IAuthenticator):
     """An authenticator that also says which of its answers may be stored."""
 
-    def judge(request: LoginRequest) -> Deferred[Judgement]:
+    def judge(request: LoginRequest) -> Awaitable[Judgement]:
         """
         Judge a login as C{authenticate} does.
 
         @param request: the login.
-        @return: a Deferred of the answer and whether it may be stored.
+        @return: a coroutine, or a Deferred, of the answer and whether it may be stored.
         """
 
 
@@ -106,14 +107,15 @@ class _Question:
 
     @param questions: all such requests by name. This one is among them while other logins can join it.
     @param name: the first half of the login's MAC.
-    @param asked: the answer of the service.
+    @ivar task: waits for the answer of the service.
     @ivar isStorable: whether the answer may be stored.
     """
 
-    def __init__(self, questions: dict[bytes, _Question], name: bytes, asked: Deferred[Judgement]) -> None:
+    task: Task
+
+    def __init__(self, questions: dict[bytes, _Question], name: bytes) -> None:
         self._questions = questions
         self._name = name
-        self._asked = asked
         self.isStorable = True
         self._waiting: list[Deferred[Route | Denial]] = []
         questions[name] = self
@@ -137,7 +139,7 @@ class _Question:
         self._waiting.remove(who)
         if not self._waiting:
             self._close()
-            self._asked.cancel()
+            self.task.cancel()
 
     def _close(self) -> None:
         if self._questions.get(self._name) is self:
@@ -156,7 +158,7 @@ class _Question:
             self._waiting.pop(0).errback(failure)
 
 
-@implementer(IAuthenticator, IWatchedAuthenticator)
+@implementer(IAuthenticator, IAnswering, IWatchedAuthenticator)
 class CachedAuthenticator:
     """
     Caches the answers of another authenticator. Acceptances are fresh for C{ttl} seconds, refusals for a shorter time;
@@ -210,8 +212,16 @@ class CachedAuthenticator:
 
         @param request: the login.
         """
+        return Deferred.fromCoroutine(self.answer(request))
+
+    async def answer(self, request: LoginRequest) -> Route | Denial:
+        """
+        See L{IAnswering.answer}.
+
+        @param request: the login.
+        """
         if request.credentials.method not in CACHED_METHODS:
-            return self._inner.authenticate(request)
+            return await self._inner.authenticate(request)
         mac = self._mac.copy()
         mac.update(_asked(request, self._told(request), self._verifiesClients))
         digest = mac.digest()
@@ -225,11 +235,11 @@ class CachedAuthenticator:
         if stored is not None:
             if request.step is not None:
                 request.step(CACHE, result="hit")
-            return succeed(stored.reveal(request, key, now))
+            return stored.reveal(request, key, now)
         question = self._questions.get(name)
         if request.step is not None:
             request.step(CACHE, result="an identical login waits" if question else "miss")
-        return self._ask(request, name, key) if question is None else question.join()
+        return await (self._ask(request, name, key) if question is None else question.join())
 
     @property
     def services(self) -> Sequence[Any]:
@@ -285,12 +295,15 @@ class CachedAuthenticator:
         self._inner.close()
 
     def _ask(self, request: LoginRequest, name: bytes, key: bytes) -> Deferred[Route | Denial]:
-        asked = self._inner.judge(request)
-        question = _Question(self._questions, name, asked)
+        question = _Question(self._questions, name)
         joined = question.join()
-        answer = asked.addCallback(self._store, question, request, name, key)
-        answer.addCallbacks(question.answered, question.failed)
+        question.task = Task(self._judge(question, request, name, key), question.failed)
+        question.task.start()
         return joined
+
+    async def _judge(self, question: _Question, request: LoginRequest, name: bytes, key: bytes) -> None:
+        judgement = await self._inner.judge(request)
+        question.answered(self._store(judgement, question, request, name, key))
 
     def _store(
         self, judgement: Judgement, question: _Question, request: LoginRequest, name: bytes, key: bytes

@@ -152,8 +152,9 @@ class Connector:
         session = tries.session
         client = self._client(self._settings, self._serverName, place.backend, place.begin)
         client.reactor = self._reactor
-        # An authenticator may name the method. A client that is not logged in must not reach the backend.
-        client.logsIn = login.method != "none"
+        if login.method == "none":
+            # An authenticator may name the method. A client that is not logged in must not reach the backend.
+            client.logsIn = False
         enter = session.enter
         if self._watch is not None:
             # TCP says how long it took to connect, which costs less than a further event.

@@ -115,7 +115,7 @@ class Task:
 
     start = resume
     """
-    Start the coroutine. The constructor does not: the coroutine may L{cancel} its own task, so the caller must have
+    Starts the coroutine. The constructor does not: the coroutine may L{cancel} its own task, so the caller must have
     stored the task first.
     """
 

@@ -160,7 +160,7 @@ def leave(server: ProxyServer) -> None:
     @param server: the dialogue.
     """
     session = server.session
-    session.enter(Phase.END)
+    session.end()
     server.intake.takeAll()
     server.patience.stop()
     pending, server.pending = server.pending, None

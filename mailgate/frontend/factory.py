@@ -6,7 +6,7 @@ Makes and counts a server's dialogues: one factory for each listening address.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import Factory as Default
@@ -21,12 +21,12 @@ from mailgate.frontend.debugging import Debugged
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
-from mailgate.interfaces import IAdmission, IAuthenticator, IConnection, IConnector, ILoginGuard, IWatch
+from mailgate.interfaces import IAdmission, IAnswering, IAuthenticator, IConnection, IConnector, ILoginGuard, IWatch
 from mailgate.lean.clock import deadlinesOf
 from mailgate.lean.connectionlimit import Places
 from mailgate.log.connection import BEGUN, STORY
 from mailgate.log.journal import Journal
-from mailgate.login import Method
+from mailgate.login import Denial, LoginRequest, Method, Route
 from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
@@ -114,7 +114,11 @@ class ProxyServerFactory(Factory):
         self.name = str(address)
         self.authName = record.authName
         # Copied here: dialogues read them often.
-        self.authenticator = means.authenticator
+        self.authenticator = authenticator = means.authenticator
+        self.answer: Callable[[LoginRequest], Awaitable[Route | Denial]] = (
+            authenticator.answer if IAnswering.providedBy(authenticator) else authenticator.authenticate
+        )
+        """Returns what a login awaits: the answer of the authenticator."""
         self.connector = means.connector
         self.clock = clock = means.clock
         self.journal = journal = means.journal

@@ -68,8 +68,16 @@ def clientOf(server: ProxyServer) -> Client:
     local, tls = factory.local, session.tls
     host, port = local or _UNKNOWN
     client = Client(
-        *(server._host, server._port, tls, server._clientName, server._proxied),
-        *(host, port, session.id, None, factory.name),
+        server._host,
+        server._port,
+        tls,
+        server._clientName,
+        server._proxied,
+        host,
+        port,
+        session.id,
+        None,
+        factory.name,
     )
     if local is None or tls is not None:
         client.lookUpLater(DialogueFindings(server), local is None, tls is not None)

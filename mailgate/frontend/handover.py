@@ -41,8 +41,9 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     early = server.intake.takeAll()
     if session.debugging is not None:
         session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
-    idle, linger = factory.relayTimeout, server.dialogue.timeout
-    relay = factory.relays.between(server, client, session, idle, linger, factory.relayEnded)
+    relay = factory.relays.between(
+        server, client, session, factory.relayTimeout, server.dialogue.timeout, factory.relayEnded
+    )
     factory.connections.discard(server)
     factory.connections.add(relay)
     try:

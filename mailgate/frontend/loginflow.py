@@ -267,7 +267,7 @@ class Login:
                     return passed
             self._passed = passed
         try:
-            answer = await factory.authenticator.authenticate(request)
+            answer = await factory.answer(request)
             if self._exchange is not None and isinstance(answer, _ANSWERS):
                 answer = await self._prove(self._exchange, answer)
             if not isinstance(answer, Route):

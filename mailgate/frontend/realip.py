@@ -218,7 +218,7 @@ class HeaderReader(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._stopWaiting()
         self.session.conclude(Outcome.CLIENT_LEFT if self._parser.shown else Outcome.SILENT)
-        self.session.enter(Phase.END)
+        self.session.end()
         self._factory.ended(self)
 
     def _expired(self) -> None:

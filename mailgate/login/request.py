@@ -38,6 +38,9 @@ class Method(Enum):
     secret for the check.
     """
 
+    # That of Enum is Python code. Members are equal only to themselves.
+    __hash__ = object.__hash__
+
 
 for _method in Method:
     _method.isDigest = _method in (Method.APOP, Method.CRAM_MD5)

@@ -82,7 +82,7 @@ class PhaseTests(SynchronousTestCase):
         """END does not change the phase that was reached."""
         ledger = session()
         ledger.enter(Phase.BACKEND_LOGIN)
-        ledger.enter(Phase.END)
+        ledger.end()
         self.assertIs(ledger.phase, Phase.END)
         self.assertIs(ledger.reached, Phase.BACKEND_LOGIN)
 
@@ -124,7 +124,10 @@ class TimesTests(SynchronousTestCase):
 
     def spend(self, milliseconds: float, then: Phase) -> None:
         self.clock.advance(milliseconds / 1000)
-        self.ledger.enter(then)
+        if then is Phase.END:
+            self.ledger.end()
+        else:
+            self.ledger.enter(then)
 
     def test_sums(self):
         """All stays in a phase are added up. A challenge counts as a command."""
@@ -171,7 +174,7 @@ class TimesTests(SynchronousTestCase):
         moments = iter((100.0, 40.0))
         ledger = session(readings=[lambda: next(moments), Phase.ACCEPT, 100.0])
         ledger.enter(Phase.COMMAND)
-        ledger.enter(Phase.END)
+        ledger.end()
         self.assertIn(" command=0 ", ledger.times)
 
     def test_goesOn(self):
@@ -212,7 +215,7 @@ class StoryTests(SynchronousTestCase):
         )
         ledger.enter(Phase.RELAY)
         ledger.conclude(Outcome.RELAYED)
-        ledger.enter(Phase.END)
+        ledger.end()
         self.assertEqual(
             self.tell(ledger),
             "connection ended: client 192.0.2.7:40123, protocol imap, tls TLSv1.3 TLS_AES_256_GCM_SHA384,"

@@ -60,13 +60,25 @@ class CheckedSession(FollowedSession):
         @raise AssertionError: the move is not allowed; the session stays in its phase. The error is also logged, so
             that Trial fails the test even if the code under test catches it.
         """
+        self._check(phase)
+        super().enter(phase)
+
+    def end(self) -> None:
+        """
+        See L{Session.end}.
+
+        @raise AssertionError: as for L{enter}.
+        """
+        self._check(Phase.END)
+        super().end()
+
+    def _check(self, phase: Phase) -> None:
         if phase is not self.phase:
             if phase not in TRANSITIONS[self.phase]:
                 error = AssertionError(f"a session may not go from {self.phase.name} to {phase.name}")
                 self._log.failure("a move of a session is not allowed", Failure(error))
                 raise error
             self.made.add((self.phase, phase))
-        super().enter(phase)
 
 
 class FakeHandle:

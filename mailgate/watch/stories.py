@@ -16,7 +16,7 @@ from typing import Any
 from mailgate.log.connection import peerOf
 from mailgate.log.journal import printable
 from mailgate.login import Denial, Refusal, TLSState, Trouble
-from mailgate.session import TIMED, Outcome, Phase, Session
+from mailgate.session import TIMED, Outcome, Session
 from mailgate.watch.metrics import word
 
 __all__ = ["LONGEST", "MOST", "PIECE", "Stories", "moment", "outcomeOf"]
@@ -155,7 +155,7 @@ class Stories:
             "method": None if session.method is None else session.method._value_,
             "tls": None if tls is None else _shown(tls),
             "attempts": session.attempts,
-            "reached": (session.reached if session.phase is Phase.END else session.phase)._value_,
+            "reached": session.reached._value_,
             "outcome": "",
             "reason": "",
             "trouble": None,

@@ -147,14 +147,13 @@ class KeepAliveAgent:
             given = headers.getAllRawHeaders() if headers is not None else ()
             headers = PreparedHeaders.of([(name, value) for name, values in given for value in values])
         exchange = Exchange(method, uri, headers)
-        answer = exchange.answer
-        assert answer is not None
+        answer: Any = exchange.answer
         connection = None if self._waiting else self._idle()
         if connection is not None:
             connection.ask(exchange)
         else:
             self.connect(exchange)
-        return answer
+        return answer  # type: ignore[no-any-return]
 
     def _idle(self) -> HTTPConnection | None:
         """Return an idle connection on which no byte has arrived, as far as that can be seen."""

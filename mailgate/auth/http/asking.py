@@ -5,7 +5,7 @@ One request to one service of C{auth_http}: its place in the queue, its deadline
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from hyperlink import URL
@@ -14,11 +14,11 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import Protocol
-from twisted.python.failure import Failure
 from twisted.web.client import ResponseFailed
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IResponse
 
+from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.connection import ExchangeCancelled, ExchangeFailed
 from mailgate.auth.http.exchange import hasStatus
 from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders, Values, valuesOf
@@ -74,7 +74,8 @@ class Service:
         url = shared.url
         port = f":{url.port}" if url.port else ""
         text = f"{'https' if url.tls else 'http'}://{url.hostHeader}{port}{url.target}"
-        self._normalURL = NormalURL(URL.from_text(text))
+        # Our agent looks at no URL. The code for cookies parses that of each request, so it gets a short one.
+        self._normalURL = NormalURL(URL.from_text("http://-/" if isinstance(shared.agent, KeepAliveAgent) else text))
         self.timeout = timeout
         self._clock = clock
         self._acceptsMissing = acceptsMissing
@@ -83,14 +84,19 @@ class Service:
     def __str__(self) -> str:
         return str(self.shared.url)
 
-    def ask(self, asking: Asking) -> Deferred[IResponse]:
+    async def ask(self, asking: Asking) -> Values:
         """
-        Send a request that has a place in the queue. When it ends, call L{read} with the response, or L{explain} with
-        the failure: they give the place back.
+        Send a request that has a place in the queue, and give the place back.
+
+        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
+        not 5xx.
 
         @param asking: the login that is being judged.
-        @return: a Deferred of the response.
+        @return: the values of the response's headers.
+        @raise ExchangeFailed: the service failed, as with the others of L{FAILURES}.
+        @raise Unanswered: the service rejected this one request, or had no chance to answer.
         """
+        asking.isExpired = False
         try:
             answered: Deferred[Any] = self._client.request(
                 "GET",
@@ -101,27 +107,17 @@ class Service:
                 reactor=self._clock,  # type: ignore[arg-type]
                 cookies=self._cookies,
             )
-        except BaseException:
+            asking.cancel = answered.cancel
+            self._deadlines.put(asking, self._deadlines.seconds() + asking.patience)
+            response: IResponse = await answered
+        except Exception as error:
+            explained = self._explained(error, asking)
+            self._deadlines.drop(asking)
             self.queue.leave(asking.client)
-            raise
-        asking.cancel = answered.cancel
-        asking.isExpired = False
-        self._deadlines.put(asking, self._deadlines.seconds() + asking.patience)
-        return answered
-
-    def read(self, response: IResponse, asking: Asking) -> Values:
-        """
-        End a request that was answered.
-
-        A response without C{Auth-Status} is a failure, unless C{auth_http_missing_status} accepts it and the status is
-        not 5xx.
-
-        @param response: the response.
-        @param asking: the login that is being judged.
-        @return: the values of the response's headers.
-        @raise ExchangeFailed: the service failed.
-        @raise Unanswered: the service rejected this one request.
-        """
+            if explained is error:
+                raise
+            raise explained from None
+        # No "finally": the coroutine of a gateway that is gone must not let other logins of its queue go on.
         self._deadlines.drop(asking)
         self.queue.leave(asking.client)
         headers: Headers = response.headers
@@ -143,31 +139,27 @@ class Service:
         if not self._acceptsMissing or code >= 500:
             raise ExchangeFailed("reading the response", missing)
 
-    def explain(self, failure: Failure, asking: Asking) -> Failure:
+    def _explained(self, error: Exception, asking: Asking) -> Exception:
         """
-        End a request that failed.
+        Return the failure of the login: L{ExchangeFailed} or another of L{FAILURES} if the service failed,
+        L{Unanswered} if it had no chance.
 
-        @param failure: what treq and the agent say.
-        @param asking: the login that is being judged.
-        @return: the failure of the login: L{ExchangeFailed} or another of L{FAILURES} if the service failed,
-            L{Unanswered} if it had no chance.
+        @param error: what treq and the agent say.
         """
-        isLate = asking.isExpired and failure.check(CancelledError) is not None
+        isLate = asking.isExpired and isinstance(error, CancelledError)
         # During a flood every login waits a little in the queue, which is no fault of the service.
         hadItsChance = asking.patience >= self.timeout / 2
-        if failure.check(*FAILURES) or (isLate and hadItsChance):
+        if isinstance(error, FAILURES) or (isLate and hadItsChance):
             # Set this before the place goes to the next login, which then skips this service.
             self.restsUntil = self._clock.seconds() + REST
-        self._deadlines.drop(asking)
-        self.queue.leave(asking.client)
         if not isLate:
-            return failure
+            return error
         asking.isLate = True
         if not hadItsChance:
             self.shared.isBusy()
-            return Failure(Unanswered(f"timed out after a long wait for a free connection to {self}"))
-        phase = failure.value.phase if isinstance(failure.value, ExchangeCancelled) else "processing the request"
-        return Failure(ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds"))
+            return Unanswered(f"timed out after a long wait for a free connection to {self}")
+        phase = error.phase if isinstance(error, ExchangeCancelled) else "processing the request"
+        return ExchangeFailed(phase, f"timed out after {self.timeout:g} seconds")
 
 
 class Asking:
@@ -179,7 +171,6 @@ class Asking:
     @ivar asked: the headers of the request to the current service.
     @ivar client: the name of its client in the queue.
     @ivar service: the current service.
-    @ivar services: the services that have not received the request yet.
     @ivar patience: the seconds left for an answer.
     @ivar cancel: cancels the current request; called without arguments.
     @ivar isExpired: whether the deadline of the current request has passed.
@@ -194,7 +185,6 @@ class Asking:
     asked: PreparedHeaders
     plain: PreparedHeaders
     service: Service
-    services: Iterator[Service]
     patience: float
     cancel: Callable[[], object]
     since: float

@@ -10,29 +10,33 @@ L{mailgate.auth.http.exchange} defines the contents of requests and responses.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any
 
-from twisted.internet.defer import Deferred, TimeoutError, succeed
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
-from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
 from mailgate.auth.cache import CachedAuthenticator, IJudge, Judgement
 from mailgate.auth.fairqueue import PAUSE, Overloaded
 from mailgate.auth.http.asking import FAILURES, REST, Asking, Service, Unanswered
-from mailgate.auth.http.connection import ExchangeFailed
 from mailgate.auth.http.dialect import Dialect, Untellable
 from mailgate.auth.http.exchange import Unusable, Wait, hasStatus, question, route, verdict
+from mailgate.auth.http.headers import Values
 from mailgate.auth.http.narration import inLog, logAnswer, logQuestion, traced
 from mailgate.auth.http.services import SharedService, sharedService
 from mailgate.auth.http.settings import HTTPSettings
 from mailgate.directives import ServerSettings
-from mailgate.interfaces import AuthenticatorKind, IAuthenticator, IWatch, IWatchedAuthenticator, Refusals
+from mailgate.interfaces import (
+    AuthenticatorKind,
+    IAnswering,
+    IAuthenticator,
+    IWatch,
+    IWatchedAuthenticator,
+    Refusals,
+)
 from mailgate.limits.settings import LimitSettings
 from mailgate.log.connection import SERVICE_FAILED, SERVICE_MISSED, SERVICE_WARNING, aboutRequest
 from mailgate.log.journal import Journal, printable
@@ -45,7 +49,7 @@ _MOST_QUOTED = 1000
 """Bytes of an invalid header that the log quotes."""
 
 
-@implementer(IJudge, IWatchedAuthenticator)
+@implementer(IJudge, IAnswering, IWatchedAuthenticator)
 class HTTPAuthenticator:
     """
     Asks services in order until one answers.
@@ -113,17 +117,25 @@ class HTTPAuthenticator:
 
         @param request: the login.
         """
-        return self._begin(Asking(request, self._clientOf(request)))
+        return Deferred.fromCoroutine(self.answer(request))
 
-    def judge(self, request: LoginRequest) -> Deferred[Judgement]:
+    def answer(self, request: LoginRequest) -> Coroutine[Any, Any, Route | Denial]:
+        """
+        See L{IAnswering.answer}.
+
+        @param request: the login.
+        """
+        return self._judge(Asking(request, self._clientOf(request)))
+
+    async def judge(self, request: LoginRequest) -> Judgement:
         """
         Judge a login as L{authenticate} does.
 
         @param request: the login.
-        @return: a Deferred of the answer. An answer that followed C{WAIT} is not storable.
+        @return: the answer. One that followed C{WAIT} is not storable.
         """
         asking = Asking(request, self._clientOf(request))
-        return self._begin(asking).addCallback(lambda answer: Judgement(answer, asking.isStorable))
+        return Judgement(await self._judge(asking), asking.isStorable)
 
     def close(self) -> None:
         """Release the services. A service that is no longer in use closes its idle connections."""
@@ -132,99 +144,107 @@ class HTTPAuthenticator:
             for service in self._services:
                 service.shared.close()
 
-    # Callbacks, because the two switches and the Deferred of a coroutine would double the cost of a login here.
-
-    def _begin(self, asking: Asking) -> Deferred[Route | Denial]:
+    async def _judge(self, asking: Asking) -> Route | Denial:
         try:
             asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
         except Untellable as why:
             asking.isStorable = False
-            return succeed(Denial(Trouble.DENIED, reason=str(why)))
+            return Denial(Trouble.DENIED, reason=str(why))
         asking.plain = asking.asked = asked
-        return self._ask(asking)
+        try:
+            answer = await self._ask(asking)
+            while isinstance(answer, Wait):
+                asking.isStorable = False
+                await deferLater(self._clock, answer.seconds)
+                answer = await self._ask(asking)
+            return answer
+        except Unanswered as why:
+            return Denial(Trouble.TEMPORARY, reason=str(why))
+        finally:
+            # None is left if a service has answered.
+            if asking.failures is not None:
+                self._logFailures(asking, isServed=False)
 
-    def _ask(self, asking: Asking) -> Deferred[Route | Denial]:
-        """Ask the services that are not skipped, or all if every one of them is."""
-        services = self._services
-        if len(services) > 1:
-            now = self._clock.seconds()
-            services = [service for service in services if service.restsUntil <= now] or services
-        asking.services = iter(services)
+    async def _ask(self, asking: Asking) -> Route | Denial | Wait:
+        """
+        Ask one service after another until one answers.
+
+        @raise Unanswered: none is asked any more.
+        """
         asking.patience = self._timeout
-        return self._askNext(asking)
+        services = self._services if len(self._services) == 1 else self._awake()
+        for service in services:
+            asking.service = service
+            place = service.queue.take(asking.client, asking.patience)
+            if place is not None and not await self._waited(place, asking, service is services[-1]):
+                continue
+            request = asking.request
+            if self._isTraced and request.trace:
+                # Each question is a span of its own.
+                asking.asked = traced(asking.plain, request.trace, self.randomness)
+            if self._watch is not None or request.step is not None:
+                asking.since = self._clock.seconds()
+            if request.step is not None:
+                logQuestion(request, str(service), asking.asked)
+            try:
+                values = await service.ask(asking)
+            except (Unanswered, *FAILURES) as error:
+                self._unanswered(error, asking)
+                continue
+            return self._answerOf(values, asking)
+        return Denial(Trouble.TEMPORARY, wait=PAUSE if asking.reason else 0.0, reason=asking.reason)
 
-    def _askNext(self, asking: Asking) -> Deferred[Route | Denial]:
-        service = next(asking.services, None)
-        if service is None:
-            self._logFailures(asking, isServed=False)
-            wait = PAUSE if asking.reason else 0.0
-            return succeed(Denial(Trouble.TEMPORARY, wait=wait, reason=asking.reason))
-        asking.service = service
-        place = service.queue.take(asking.client, asking.patience)
-        if place is None:
-            return self._put(asking)
-        since = self._clock.seconds()
-        return place.addCallbacks(self._placeGiven, self._placeMissed, (asking, since), {}, (asking,))
+    def _awake(self) -> Sequence[Service]:
+        """Return the services that are not skipped, or all if every one of them is."""
+        now = self._clock.seconds()
+        return [service for service in self._services if service.restsUntil <= now] or self._services
 
-    def _put(self, asking: Asking) -> Deferred[Route | Denial]:
-        request = asking.request
-        if self._isTraced and request.trace:
-            # Each question is a span of its own.
-            asking.asked = traced(asking.plain, request.trace, self.randomness)
-        if self._watch is not None or request.step is not None:
-            asking.since = self._clock.seconds()
-        if request.step is not None:
-            logQuestion(request, str(asking.service), asking.asked)
-        passed = (asking,)
-        return asking.service.ask(asking).addCallbacks(self._answered, self._failed, passed, {}, passed)
+    async def _waited(self, place: Deferred[None], asking: Asking, isLast: bool) -> bool:
+        """
+        Wait for a place in the queue of the current service.
 
-    def _placeGiven(self, _: None, asking: Asking, since: float) -> Deferred[Route | Denial]:
-        service, now = asking.service, self._clock.seconds()
+        @param place: fires when there is one.
+        @param isLast: whether there is no other service to ask.
+        @return: whether the service is to be asked.
+        @raise Unanswered: the time for all services has expired.
+        """
+        service, since = asking.service, self._clock.seconds()
+        try:
+            await place
+        except Overloaded:
+            service.shared.isBusy()
+            asking.reason = f"too many logins wait for a free connection to {service}"
+            return False
+        except TimeoutError:
+            raise self._late(service) from None
+        now = self._clock.seconds()
         asking.patience = min(asking.patience, max(0.0, asking.patience - (now - since)))
-        if service.restsUntil > now:
-            following = next(asking.services, None)
-            if following is not None:
-                # The service failed while the login waited, and there is another one.
-                service.queue.leave(asking.client)
-                asking.services = chain((following,), asking.services)
-                return self._askNext(asking)
-        if not asking.patience:
+        # The service may have failed while the login waited.
+        isPassedOver = service.restsUntil > now and not isLast
+        if isPassedOver or not asking.patience:
             service.queue.leave(asking.client)
-            return self._timedOut(asking)
-        return self._put(asking)
+            if not isPassedOver:
+                raise self._late(service)
+        return not isPassedOver
 
-    def _placeMissed(self, failure: Failure, asking: Asking) -> Deferred[Route | Denial] | Failure:
-        """The queue is full, and another service may have room; or the time for all services has expired."""
-        if not failure.check(Overloaded, TimeoutError):
-            return self._brokenOff(failure, asking)
-        if failure.check(TimeoutError):
-            return self._timedOut(asking)
-        asking.service.shared.isBusy()
-        asking.reason = f"too many logins wait for a free connection to {asking.service}"
-        return self._askNext(asking)
+    def _late(self, service: Service) -> Unanswered:
+        service.shared.isBusy()
+        return Unanswered(f"timed out waiting for a free connection to {service}")
 
-    def _timedOut(self, asking: Asking) -> Deferred[Route | Denial]:
-        asking.service.shared.isBusy()
-        self._logFailures(asking, isServed=False)
-        why = f"timed out waiting for a free connection to {asking.service}"
-        return succeed(Denial(Trouble.TEMPORARY, reason=why))
+    def _unanswered(self, error: Exception, asking: Asking) -> None:
+        """
+        Note that the current service has not answered: the next one is asked.
 
-    def _failed(self, failure: Failure, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
-        return self._unanswered(asking.service.explain(failure, asking), asking)
-
-    def _unanswered(self, failure: Failure, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
-        """Ask the next service, unless C{failure} is none of this one."""
+        @raise Unanswered: C{error} is no failure of the service.
+        """
         service = asking.service
-        if not failure.check(Unanswered, *FAILURES):
-            return self._brokenOff(failure, asking)
         if self._watch is not None:
             self._count(self._watch, service, asking, "timeout" if asking.isLate else "failed")
             asking.isLate = False
-        if failure.check(Unanswered):
-            self._logFailures(asking, isServed=False)
-            return Denial(Trouble.TEMPORARY, reason=str(failure.value))
+        if isinstance(error, Unanswered):
+            raise error
         service.restsUntil = self._clock.seconds() + REST
-        reason = inLog(failure.value)
+        reason = inLog(error)
         isKnown = service.shared.failed(reason, self._journal)
         if asking.request.step is not None:
             spent = self._clock.seconds() - asking.since
@@ -232,12 +252,6 @@ class HTTPAuthenticator:
         rest = f", skipping it for {REST:g} s" if len(self._services) > 1 else ""
         fields = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
         asking.failures = [*(asking.failures or ()), (isKnown, fields)]
-        return self._askNext(asking)
-
-    def _brokenOff(self, failure: Failure, asking: Asking) -> Failure:
-        """Stop after C{failure}: usually the client has disconnected."""
-        self._logFailures(asking, isServed=False)
-        return failure
 
     def _logFailures(self, asking: Asking, isServed: bool) -> None:
         """
@@ -252,12 +266,9 @@ class HTTPAuthenticator:
             else:
                 log(SERVICE_FAILED, **failure)
 
-    def _answered(self, response: IResponse, asking: Asking) -> Route | Denial | Deferred[Route | Denial] | Failure:
+    def _answerOf(self, values: Values, asking: Asking) -> Route | Denial | Wait:
+        """Return what the C{values} of the current service's answer mean."""
         service, request, dialect = asking.service, asking.request, self._dialect
-        try:
-            values = service.read(response, asking)
-        except (Unanswered, ExchangeFailed):
-            return self._unanswered(Failure(), asking)
         service.restsUntil = 0.0
         if service.shared.isFailing:
             service.shared.answersAgain()
@@ -290,9 +301,7 @@ class HTTPAuthenticator:
         elif isinstance(answer, Wait):
             if watch is not None:
                 self._count(watch, service, asking, "wait")
-            asking.isStorable = False
-            again: Deferred[None] = deferLater(self._clock, answer.seconds)
-            return again.addCallback(lambda _: self._ask(asking))
+            return answer
         if watch is not None:
             outcome = "accepted" if isinstance(answer, Route) else "denied"
             # As _count().

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 from urllib.parse import quote_from_bytes
@@ -55,23 +56,16 @@ def _percent(match: re.Match[bytes]) -> bytes:
     return b"%%%02X" % match[0][0]
 
 
-def nginxEscape(raw: bytes) -> bytes:
-    """
-    Escape a value as nginx escapes C{Auth-User} and C{Auth-Pass}: C{%XX} for the bytes 0x00 to 0x20 and for C{%}.
+# Without a function of Python around them, as each login calls them several times.
 
-    @param raw: the value.
-    """
-    return _ESCAPED.sub(_percent, raw)
+nginxEscape: Escape = partial(_ESCAPED.sub, _percent)
+"""Escapes a value as nginx escapes C{Auth-User} and C{Auth-Pass}: C{%XX} for the bytes 0x00 to 0x20 and for C{%}."""
 
-
-def headerText(raw: bytes) -> bytes:
-    """
-    Prepare a value for a header that nginx sends without an escape. Control characters except TAB become C{%XX}: nginx
-    sends them unchanged, which lets a client insert headers.
-
-    @param raw: the value.
-    """
-    return _CONTROL.sub(_percent, raw)
+headerText: Escape = partial(_CONTROL.sub, _percent)
+"""
+Prepares a value for a header that nginx sends without an escape. Control characters except TAB become C{%XX}: nginx
+sends them unchanged, which lets a client insert headers.
+"""
 
 
 def _urlEscape(raw: bytes) -> bytes:

@@ -151,15 +151,17 @@ def question(
 
 def _secrets(credentials: Credentials, dialect: Dialect) -> tuple[bytes, ...]:
     """Return C{Auth-User} and C{Auth-Pass}, and C{Auth-Authzid} if there is one."""
-    isHidden = not dialect.showsPassword and credentials.method in _PASSWORDS
-    user = dialect.escapeUser(credentials.user)
-    password = dialect.escapePassword(PLACEHOLDER if isHidden else credentials.secret)
-    authzid = dialect.escapeUser(credentials.authzid) if credentials.authzid else b""
+    user, secret, authzid = dialect.escapeUser(credentials.user), credentials.secret, credentials.authzid
+    if not dialect.showsPassword and credentials.method in _PASSWORDS:
+        secret = PLACEHOLDER
+    password = dialect.escapePassword(secret)
+    if authzid:
+        authzid = dialect.escapeUser(authzid)
     if len(user) > LONGEST_CREDENTIAL or len(authzid) > LONGEST_CREDENTIAL:
         raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
     if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
         raise Untellable(f"the password is longer than {LONGEST_CREDENTIAL} bytes")
-    return (user, password, authzid) if credentials.authzid else (user, password)
+    return (user, password, authzid) if authzid else (user, password)
 
 
 def _described(certificate: ClientCertificate, passesWhole: bool) -> Iterator[bytes]:
@@ -303,7 +305,7 @@ def route(
     backend: Destination | None = decisions.upstream
     named = None
     if backend is None:
-        named = _address(values)
+        named = _address(values.get(b"auth-server"), values.get(b"auth-port"))
         if named is None:
             backend = default if not dialect.acceptsMissing or hasStatus(values) else None
             if backend is None:
@@ -364,14 +366,15 @@ def _password(credentials: Credentials, given: bytes | None, dialect: Dialect) -
     return given, True
 
 
-def _address(values: Values) -> tuple[bytes, bytes] | None:
-    """Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port."""
-    return _place(values.get(b"auth-server"), values.get(b"auth-port"))
-
-
 @lru_cache(64)
-def _place(servers: tuple[bytes, ...] | None, ports: tuple[bytes, ...] | None) -> tuple[bytes, bytes] | None:
-    """Do the same for the values of the headers. The results are cached: a site has few backends and many logins."""
+def _address(servers: tuple[bytes, ...] | None, ports: tuple[bytes, ...] | None) -> tuple[bytes, bytes] | None:
+    """
+    Return C{Auth-Server} and C{Auth-Port}, or L{None} if both are missing. A unix socket needs no port. The results are
+    cached: a site has few backends and many logins.
+
+    @param servers: the values of C{Auth-Server}.
+    @param ports: the values of C{Auth-Port}.
+    """
     address, port = (given[-1] if given else b"" for given in (servers, ports))
     if not address and not port:
         return None

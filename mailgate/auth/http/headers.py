@@ -10,7 +10,7 @@ long for this.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any, AnyStr, TypeAlias
 
 from twisted.web.http_headers import Headers
@@ -69,7 +69,7 @@ class FieldHeaders(Headers):
         self.setRawHeaders(name, (*self.values.get(_encoded(name).lower(), ()), value))
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        self.values[_encoded(name).lower()] = tuple(map(_encoded, values, repeat("utf8")))
+        self.values[_encoded(name).lower()] = tuple(map(_inUTF8, values))
 
     def removeHeader(self, name: AnyStr) -> None:
         self.values.pop(_encoded(name).lower(), None)
@@ -82,8 +82,12 @@ class FieldHeaders(Headers):
         return f"{type(self).__name__}({list(self.values)})"
 
 
-def _encoded(text: str | bytes, encoding: str = "iso-8859-1") -> bytes:
-    return text.encode(encoding) if isinstance(text, str) else text
+def _encoded(name: str | bytes) -> bytes:
+    return name.encode("iso-8859-1") if isinstance(name, str) else name
+
+
+def _inUTF8(value: str | bytes) -> bytes:
+    return value.encode("utf8") if isinstance(value, str) else value
 
 
 _new = object.__new__

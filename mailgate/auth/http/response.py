@@ -67,7 +67,7 @@ class ResponseHead:
 
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?")
 _FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?::([^\r\n]*))?\r?\n", re.MULTILINE)
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
@@ -196,13 +196,14 @@ class ResponseParser:
             if not unread.startswith(_PREFIX) and not _PREFIX.startswith(unread):
                 raise NotHTTP("the response is not HTTP/1.x")
             match = _HEAD_END.search(unread, scanned)
-            end = match.end() if match else len(unread)
-            if end > MAX_LINE or self._passedOver:
-                self._bound(unread, end)
             if match is None:
+                self._bound(unread, len(unread))
                 if unread is not self._buffer:
                     self._buffer = bytearray(unread)
                 return b""
+            end = match.end()
+            if end > MAX_LINE or self._passedOver:
+                self._bound(unread, end)
             head = _headOf(bytes(unread[: match.start() + 1]))
             if head.code >= 200:
                 given = head.values.get
@@ -249,17 +250,31 @@ def _headOf(block: bytes) -> ResponseHead:
 
     @raise ProtocolError: it is invalid.
     """
-    status = _STATUS_LINE.match(block)
+    line, _, lines = block.partition(b"\n")
+    minor, code, phrase = _statusOf(line)
+    fields = _FIELD.findall(lines)
+    if len(fields) != lines.count(b"\n"):
+        # One of them is no field.
+        raise ProtocolError("the response has an invalid header")
+    return ResponseHead(minor, code, phrase, _valuesOf(fields) if fields else {})
+
+
+@lru_cache(32)
+def _statusOf(line: bytes) -> tuple[int, int, bytes]:
+    """
+    Return the minor version, the status code and the reason phrase in a status line. The results are cached: a service
+    writes the same in nearly all responses.
+
+    @param line: the line without its LF.
+    @raise ProtocolError: it is invalid, or switches protocols.
+    """
+    status = _STATUS_LINE.fullmatch(line)
     if status is None:
         raise ProtocolError("the response has an invalid status line")
     minor, code, phrase = status.groups(b"")
     if code == b"101":
         raise ProtocolError("the response switches protocols (101), which the gateway did not request")
-    fields = _FIELD.findall(block, status.end())
-    if len(fields) != block.count(b"\n") - 1:
-        # A line below the status line is no field.
-        raise ProtocolError("the response has an invalid header")
-    return ResponseHead(int(minor), int(code), phrase, _valuesOf(fields) if fields else {})
+    return int(minor), int(code), phrase
 
 
 def _valuesOf(fields: list[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:

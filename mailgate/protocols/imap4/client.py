@@ -224,12 +224,11 @@ class IMAP4Client(ProxyClient):
         ):
             if credentials.authzid:
                 raise Unauthorizing("LOGIN has no place for an authorization identity")
-            password = credentials.knownPassword
-            if isQuotable:
+            if isQuotable and credentials.password is not None:
                 # A space between both strings in the place of the line feed.
                 self.sendLogin(tag + b" LOGIN " + _quoted(both).replace(b"\n", b'" "'))
             else:
-                await self._sendLiterals(tag, (user, password), credentials)
+                await self._sendLiterals(tag, (user, credentials.knownPassword), credentials)
             completion = await self._response(tag)
         elif method == "none":
             completion = tag + b" OK Logged in\r\n"

@@ -234,7 +234,7 @@ class IMAP4Server(ProxyServer):
 
     def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
         if self.countCommand():
-            refusal = self._refusal(word, command)
+            refusal = b"" if self.factory.takesAll else self._refusal(word, command)
             if refusal:
                 self.reply(refusal)
             else:

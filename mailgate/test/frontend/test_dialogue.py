@@ -12,13 +12,15 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
 from mailgate.frontend.intake import READ_AHEAD
 from mailgate.frontend.settings import BUDGET, DialogueSettings
+from mailgate.interfaces import IAnswering
 from mailgate.log.connection import LOGGED_IN, STORY
 from mailgate.log.journal import Journal
 from mailgate.log.rate import Rate
-from mailgate.login import Backend, Credentials, Denial, Method, Refusal, Route, TLSState, Trouble
+from mailgate.login import Backend, Credentials, Denial, LoginRequest, Method, Refusal, Route, TLSState, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.protocols.pop3 import POP3
 from mailgate.protocols.pop3.settings import POP3Settings
@@ -39,6 +41,17 @@ def converse(*groups: Any, **settings: Any) -> Conversation:
     conversation = Conversation(POP3, *groups, **settings)
     conversation.hear()
     return conversation
+
+
+@implementer(IAnswering)
+class Answering(FakeAuthenticator):
+    """An authenticator that answers by coroutines."""
+
+    def authenticate(self, request: LoginRequest) -> Any:
+        raise AssertionError("a login needs no Deferred")
+
+    async def answer(self, request: LoginRequest) -> Route | Denial:
+        return await super().authenticate(request)
 
 
 class DeadlineTests(SynchronousTestCase):
@@ -211,13 +224,23 @@ class LoginTests(SynchronousTestCase):
 
     def test_abandonedWhileJudged(self) -> None:
         """A client that leaves cancels its request to the authenticator. The log has no error."""
-        authenticator = FakeAuthenticator(None)
-        conversation = converse(authenticator=authenticator)
+        for authenticator in (FakeAuthenticator(None), Answering(None)):
+            conversation = converse(authenticator=authenticator)
+            conversation.says(*LOGIN)
+            conversation.transport.lose()
+            self.assertEqual(authenticator.cancelled, 1)
+            self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
+            self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
+
+    def test_answering(self) -> None:
+        """An authenticator that answers by coroutines is not asked for a Deferred. It may accept, refuse, or fail."""
+        authenticator = Answering(ZeroDivisionError(), Denial(Trouble.DENIED))
+        conversation = converse(DialogueSettings(authDelay=0), authenticator=authenticator, connector=FakeConnector())
+        self.assertEqual(conversation.says(*LOGIN), b"+OK\r\n" + TEMPORARY)
+        self.assertIn(b"-ERR [AUTH]", conversation.says(*LOGIN))
+        self.assertEqual(conversation.connector.routes, [])
         conversation.says(*LOGIN)
-        conversation.transport.lose()
-        self.assertEqual(authenticator.cancelled, 1)
-        self.assertIs(conversation.server.session.outcome, Outcome.CLIENT_LEFT)
-        self.assertEqual([event for event in conversation.events if "log_failure" in event], [])
+        self.assertEqual(conversation.connector.routes, [ROUTE])
 
     def test_abandonedWhileConnecting(self) -> None:
         """A client that leaves cancels the connect to its backend."""

@@ -347,7 +347,7 @@ class RefusalTests(SynchronousTestCase):
             conversation.transport.lose()
             return authenticate(request)
 
-        self.patch(exchange.authenticator, "authenticate", leave)
+        self.patch(conversation.factory, "answer", leave)
         self.assertEqual(exchange.first(), b"")
         self.assertIs(conversation.server.session.phase, Phase.END)
         self.assertEqual(conversation.clock.getDelayedCalls(), [])

@@ -114,7 +114,7 @@ class LineTests(SynchronousTestCase):
         session = Session("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 0.0, id="5g0qa.7k")
         session.tls = TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384")
         session.user, session.backend, session.attempts, session.method = b"joe", "10.0.0.1:143", 1, Method.PLAIN
-        session.reached, session.received, session.sent = Phase.RELAY, 12288, 3250585
+        session.received, session.sent = 12288, 3250585
         moments = iter((0.0, 0.0032, 0.0118))
         session.readings = [lambda: next(moments), Phase.ACCEPT, 0.0]
         session.phase = Phase.PROXY_HEADER

@@ -124,7 +124,7 @@ class LoginTests(SynchronousTestCase):
         run = self.loggedIn(cached=True)
         self.assertEqual(words(run.line("auth cache")), "miss, protocol imap")
         other = WholeLogin(IMAP4, cached=True)
-        other.conversation.factory.authenticator = run.conversation.factory.authenticator
+        other.conversation.factory.answer = run.conversation.factory.answer
         other.says(b"a LOGIN joe sesame")
         self.assertEqual(words(other.line("auth cache")), "hit, protocol imap")
         self.assertNotIn("auth service asked", other.steps)

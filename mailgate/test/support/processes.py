@@ -54,7 +54,7 @@ class Connection:
         """It has closed."""
         self.session.conclude(outcome)
         if self.session.phase is not Phase.RELAY:
-            self.session.enter(Phase.END)
+            self.session.end()
         self.factory.connections.discard(self)
 
     def becomes(self, phase: Phase = Phase.RELAY) -> Connection:

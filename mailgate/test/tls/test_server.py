@@ -183,7 +183,7 @@ class Case(TestCase):
         SandboxService(settings[SandboxSettings], self.reactor).setServiceParent(gateway)
         if judged:
             for listener in gateway.listeners:
-                listener.factory.authenticator = self.authenticator
+                listener.factory.answer = self.authenticator.authenticate
         gateway.privilegedStartService()
         gateway.startService()
         self.addCleanup(gateway.stopService)

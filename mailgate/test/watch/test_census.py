@@ -22,7 +22,6 @@ class Relayed:
 
     def __init__(self, number: int) -> None:
         self.session = Session("imap", "127.0.0.1:143", f"192.0.2.7:{number}", 0.0, phase=Phase.RELAY)
-        self.session.reached = Phase.RELAY
         self.session.user, self.session.backend = b"user%d" % (number // 2), "10.0.0.1:143"
         self.traffic = (10, 100)
 

@@ -38,7 +38,7 @@ class StoriesTests(SynchronousTestCase):
         )
         ended.phase = Phase.AUTH
         ended.enter(Phase.RELAY)
-        ended.enter(Phase.END)
+        ended.end()
         ended.conclude(Outcome.EXPIRED, "a reason")
         self.stories.ended([ended], [1010.0])
         (story,) = self.stories.take()

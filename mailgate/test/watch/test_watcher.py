@@ -84,7 +84,7 @@ class EventTests(WatcherCase):
             began = staticmethod(lambda relay: told.append(("began", relay)))
             ended = staticmethod(lambda relay: told.append(("ended", relay)))
 
-        relay, other = session(phase=Phase.RELAY, reached=Phase.RELAY), session(reached=Phase.AUTH)
+        relay, other = session(phase=Phase.RELAY), session(phase=Phase.AUTH)
         for feed in (None, Feed, None):
             self.watcher.feed = feed
             self.watcher.began(relay)
@@ -168,7 +168,7 @@ class EventTests(WatcherCase):
         self.clock.advance(98)
         ended.received, ended.sent = 7, 9
         ended.conclude(Outcome.RELAYED)
-        ended.enter(Phase.END)
+        ended.end()
         self.watcher.ended(ended)
         moved = {("imap", "from_client"): 7, ("imap", "to_client"): 9}
         self.assertEqual(self.values("mailgate_relayed_bytes"), moved)
@@ -190,7 +190,7 @@ class EventTests(WatcherCase):
         self.assertEqual(record.times, times)
         ((_, command), (_, auth)) = self.watcher.totals()["mailgate_phase_seconds"]
         self.assertEqual((command[-1], auth[-1]), (6.0, 4.0))
-        record.enter(Phase.END)
+        record.end()
         self.watcher.ended(record)
         ((_, value),) = self.watcher.totals()["mailgate_session_seconds"]
         self.assertEqual(value[-1], 2.0)
@@ -199,7 +199,7 @@ class EventTests(WatcherCase):
         """Events that wait for a report are few."""
         gone = []
         for _ in range(10 * MOST_WAITING):
-            record = session(phase=Phase.RELAY, reached=Phase.RELAY)
+            record = session(phase=Phase.RELAY)
             self.watcher.relaying(record, 0.1)
             self.watcher.ended(record)
             waiting = sum(map(len, [*self.watcher._relays.values(), *self.watcher._ends.values()]))

@@ -5,7 +5,7 @@ Tests for L{mailgate.auth.http.authenticator}.
 from __future__ import annotations
 
 from attrs import evolve
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, ensureDeferred
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import ResponseFailed
@@ -217,10 +217,10 @@ class WaitTests(AuthenticatorTestCase):
     def test_storable(self):
         """An answer after WAIT is not storable; an answer at once is."""
         for answer, judgement in ((ACCEPTED, ROUTE), (("Auth-Status: no",), Denial(Trouble.DENIED, b"no", close=True))):
-            judged = self.authenticator.judge(REQUEST)
+            judged = ensureDeferred(self.authenticator.judge(REQUEST))
             self.agent.answer(*answer)
             self.assertEqual(self.successResultOf(judged), Judgement(judgement, storable=True))
-            judged = self.authenticator.judge(REQUEST)
+            judged = ensureDeferred(self.authenticator.judge(REQUEST))
             self.agent.answer("Auth-Status: WAIT")
             self.clock.advance(1)
             self.agent.answer(*answer)

@@ -189,11 +189,21 @@ class QueueTests(QueueCase):
         self.answer(3)
         self.assertEqual(self.successResultOf(judged[0]), ROUTE)
 
+    def test_abandoned(self):
+        """A login that nothing resumes any more, as its gateway is gone, lets no other one go on."""
+        logins = [self.authenticator.answer(REQUEST) for _ in range(3)]
+        for login in logins:
+            login.send(None)
+        logins[0].close()
+        self.assertEqual(len(self.agent.asked), 2)
+        for login in logins:
+            login.close()
+
     def test_surprise(self):
         """An unexpected exception of the agent frees the place."""
         self.patch(self.agent, "request", lambda *args: 1 / 0)
         for _ in range(5):
-            self.assertRaises(ZeroDivisionError, self.authenticate)
+            self.failureResultOf(self.authenticate(), ZeroDivisionError)
         self.assertEqual(len(self.authenticator._services[0].shared.queue._clients), 0)
 
 
