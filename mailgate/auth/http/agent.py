@@ -41,7 +41,7 @@ Seconds that a connection must be silent after a response before it is used agai
 sends them in its next call or next packet: within a round trip, or after a delayed acknowledgement.
 """
 
-SHORT_WAIT = 0.005
+SHORT_WAIT = 0.01
 """
 Seconds that a request waits at most for a connection to end its silence if there are as many connections as may be.
 If none does, one of them is closed and another opened in its place, which is more work for both sides than the request.
