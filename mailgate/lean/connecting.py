@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.lean.descriptors import addressOf, reset
-from mailgate.lean.poller import BACKEND, GREETING, READABLE, SERVICE, WRITABLE, Poller
+from mailgate.lean.poller import READABLE, WRITABLE, Poller
 from mailgate.lean.transport import StreamTransport
 
 if TYPE_CHECKING:
@@ -92,7 +92,6 @@ class Outgoing(StreamTransport):
     fd = -1
     connected = False
     _noDelay = True
-    kind = GREETING
     _failed: Callable[[Failure], object] | None
     """L{None} once the attempt has ended."""
     _wanted = 0
@@ -196,7 +195,6 @@ class Outgoing(StreamTransport):
             # There is no protocol, or its maker has cancelled the attempt.
             return
         self.connected = True
-        self.poller.regroup(self.fd, BACKEND if self._isGreeted else SERVICE)
         if self._watched == READABLE:
             self._wanted = READABLE
         else:

@@ -4,16 +4,13 @@ Watches raw descriptors with one C{epoll} of its own, which is a single reader o
 
 Twisted's reactors spend more on dispatching an event (a logging context, a check of the file number, two calls) than
 most of our events cost. Here, a list maps a descriptor to its owner, which is called.
-
-Under load, many descriptors are ready at once. Events of one kind are handled one after the other, because they need
-the same code and data, which the processor's caches hold only for a short time.
 """
 
 from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet.interfaces import IReadDescriptor
@@ -21,36 +18,15 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = [
-    "BACKEND",
-    "BROKEN",
-    "CLIENT",
-    "GREETING",
-    "PORT",
-    "READABLE",
-    "RELAY",
-    "SERVICE",
-    "WRITABLE",
-    "IOwner",
-    "Poller",
-]
+__all__ = ["BROKEN", "READABLE", "WRITABLE", "IOwner", "Poller"]
 
 READABLE: int = getattr(select, "EPOLLIN", 1)
 WRITABLE: int = getattr(select, "EPOLLOUT", 4)
 BROKEN: int = getattr(select, "EPOLLERR", 8)
 """An error such as a reset. Owners receive it whatever else they wait for."""
 
-PORT, CLIENT, SERVICE, GREETING, BACKEND, RELAY = range(6)
-"""
-The kinds of owners, in the order in which their events are handled: listening sockets, so that their queues stay short;
-clients before their login; services; backends whose greeting is awaited, and those that have greeted; relays.
-"""
-
 MOST_EVENTS = 256
 """The most events of one C{epoll_wait}. Without a limit, the call allocates room for one event of every connection."""
-
-FEW = 8
-"""The most events that are handled in the order in which the system reports them, because sorting has a cost."""
 
 MOST_ROUNDS = 8
 """
@@ -60,13 +36,7 @@ rounds gained nothing.
 
 
 class IOwner(Protocol):
-    """
-    The owner of a descriptor.
-
-    @ivar kind: what it is, such as L{CLIENT}.
-    """
-
-    kind: int
+    """The owner of a descriptor."""
 
     def ready(self, fd: int, events: int) -> None:
         """
@@ -86,8 +56,6 @@ class IOwner(Protocol):
 
 class _Nobody:
     """The owner of a descriptor that is not watched, or was released during a batch with an event for it."""
-
-    kind = PORT
 
     def ready(self, fd: int, events: int) -> None:
         """See L{IOwner}."""
@@ -118,7 +86,6 @@ class Poller:
         self._reactor = reactor
         self._epoll: Any = None
         self._owners: list[IOwner] = []
-        self._kinds: list[int] = []
         self._watched = 0
         self._working = False
         self._ending = False
@@ -140,11 +107,8 @@ class Poller:
         try:
             self._owners[fd] = owner
         except IndexError:
-            more = fd + 256 - len(self._owners)
-            self._owners.extend([_NOBODY] * more)
-            self._kinds.extend([PORT] * more)
+            self._owners.extend([_NOBODY] * (fd + 256 - len(self._owners)))
             self._owners[fd] = owner
-        self._kinds[fd] = owner.kind
         if not self._watched:
             self._reactor.addReader(self)
         self._watched += 1
@@ -168,11 +132,6 @@ class Poller:
     def transfer(self, fd: int, owner: IOwner) -> None:
         """Make C{owner} the owner of C{fd}. The events stay the same."""
         self._owners[fd] = owner
-        self._kinds[fd] = owner.kind
-
-    def regroup(self, fd: int, kind: int) -> None:
-        """From now on, handle the events of C{fd} with those of owners of C{kind}."""
-        self._kinds[fd] = kind
 
     def release(self, fd: int) -> None:
         """Close C{fd}, which has no owner any more."""
@@ -203,7 +162,7 @@ class Poller:
             events = self._epoll.poll(0, MOST_EVENTS)
             if not events:
                 break
-            for fd, what in self._grouped(events) if len(events) > FEW else events:
+            for fd, what in events:
                 owner = owners[fd]
                 try:
                     owner.ready(fd, what)
@@ -214,12 +173,6 @@ class Poller:
         self._working = False
         if self._ending:
             self.close()
-
-    def _grouped(self, events: list[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-        """Sort C{events} by the kinds of their owners. No step in Python is taken for an event."""
-        ready = dict(events)
-        order = sorted(ready, key=self._kinds.__getitem__)
-        return zip(order, map(ready.__getitem__, order), strict=True)
 
     def _raised(self, owner: IOwner) -> None:
         failure = Failure()

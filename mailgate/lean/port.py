@@ -17,7 +17,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from mailgate.lean.descriptors import addressOf
-from mailgate.lean.poller import PORT, READABLE, Poller
+from mailgate.lean.poller import READABLE, Poller
 from mailgate.lean.shares import PAUSE
 from mailgate.lean.transport import StreamTransport
 from mailgate.log.seldom import Seldom
@@ -51,7 +51,6 @@ class LeanPort:
     @ivar keepsFile: whether the file of a unix socket stays when this stops listening, because other processes use it.
     """
 
-    kind = PORT
     _log = Logger()
 
     def __init__(

@@ -30,7 +30,7 @@ from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer
 
 from mailgate.lean.descriptors import addressOf, ask, reset
-from mailgate.lean.poller import BROKEN, CLIENT, READABLE, WRITABLE, Poller
+from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.tls.makeengine import makeEngine
 
@@ -57,7 +57,6 @@ class StreamTransport:
     connected = True
     disconnecting = False
     protocol: Any = None
-    kind = CLIENT
     producer: Any = None
     tls: TLSLayer | None = None
     onLoss: Callable[[Failure], object] | None = None

@@ -17,7 +17,7 @@ from twisted.internet.error import ConnectionLost
 from twisted.python.failure import Failure
 
 from mailgate.lean.descriptors import ask, reset, sendingRoom
-from mailgate.lean.poller import READABLE, RELAY, WRITABLE
+from mailgate.lean.poller import READABLE, WRITABLE
 from mailgate.lean.quickack import BEGUN, LINE_END, LONGEST, NOTHING, SUSPECT, acknowledge
 from mailgate.lean.transport import StreamTransport
 from mailgate.relay.base import BaseEnd
@@ -69,7 +69,6 @@ class RelayEnd(BaseEnd):
 
     __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "waiting")
 
-    kind = RELAY
     relay: StreamRelay
     peer: RelayEnd
 

@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
-from mailgate.lean.poller import BACKEND, CLIENT, FEW, MOST_EVENTS, MOST_ROUNDS, PORT, READABLE, RELAY, WRITABLE, Poller
+from mailgate.lean.poller import MOST_EVENTS, MOST_ROUNDS, READABLE, WRITABLE, Poller
 from mailgate.test.support.pollers import Owner, Reactor
 
 HUNG_UP: int = getattr(select, "EPOLLHUP", 16)
@@ -296,48 +296,6 @@ class ReleaseTests(Case):
         self.assertEqual([owner.told for owner in new], [[]] * count)
         self.assertEqual(set(replaced) & set(fds), set())
         self.assertEqual(sum(_isOpen(fd) for fd in fds), 1)
-
-    def test_kinds(self) -> None:
-        """Events of one kind are handled one after the other, and ports come first."""
-        order: list[int] = []
-        kinds = [RELAY, CLIENT, PORT, RELAY, BACKEND, CLIENT] * 2
-        for kind in kinds:
-            _, far = self.watched(Owner(self.noting(order, kind), kind))
-            far.send(b"x")
-        self.poller.doRead()
-        self.assertEqual(order, sorted(kinds))
-
-    def test_transferredKind(self) -> None:
-        """A descriptor has the kind of its new owner."""
-        order: list[int] = []
-        fds, owners = [], []
-        for number in range(FEW + 1):
-            owners.append(Owner(self.noting(order, number)))
-            fd, far = self.watched(owners[-1])
-            fds.append(fd)
-            far.send(b"x")
-        owners[0].kind = RELAY
-        self.poller.transfer(fds[0], owners[0])
-        self.poller.doRead()
-        self.assertEqual(order, [*range(1, FEW + 1), 0])
-
-    def test_releasedByOtherKind(self) -> None:
-        """An owner that is handled later in the batch gets no event if an earlier one releases its descriptor."""
-        late = Owner(kind=RELAY)
-        fd, far = self.watched(late)
-        far.send(b"x")
-
-        def release(near: int, _: int) -> None:
-            os.read(near, 10)
-            if fd in self._owned:
-                self.release(fd)
-
-        for _ in range(FEW):
-            _, far = self.watched(Owner(release))
-            far.send(b"x")
-        self.poller.doRead()
-        self.assertEqual(late.told, [])
-        self.assertClosed(fd)
 
     def test_reusedLater(self) -> None:
         """In the next batch the numbers are free again, and the new owners receive their events."""

@@ -10,8 +10,6 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
-from mailgate.lean.poller import CLIENT
-
 __all__ = ["Owner", "Reactor"]
 
 
@@ -35,8 +33,7 @@ class Reactor(Clock):
 class Owner:
     """Records its events, and passes them to C{react}."""
 
-    def __init__(self, react: Callable[[int, int], object] | None = None, kind: int = CLIENT) -> None:
-        self.kind = kind
+    def __init__(self, react: Callable[[int, int], object] | None = None) -> None:
         self.told: list[tuple[int, int]] = []
         self.failures: list[Failure] = []
         self._react = react

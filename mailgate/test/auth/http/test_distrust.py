@@ -453,12 +453,11 @@ class LimitTests(DistrustCase):
 
     def test_notEnough(self):
         """A request for which no connection is usable soon gets a new one, in place of another."""
-        first, second = self.idleInTurn(0.01)
-        self.clock.advance(COOLING - 0.02)
-        self.clock.advance(0.004)
+        first, second = self.idleInTurn(SHORT_WAIT / 2)
+        self.clock.advance(COOLING - 2 * SHORT_WAIT + 0.001)
         self.ask()
         self.assertFalse(second.transport.aborting)
-        self.clock.rightNow -= 0.004
+        self.clock.rightNow -= 0.002
         self.ask()
         self.assertEqual((first.transport.aborting, second.transport.aborting), (False, True))
         self.lose(second)
