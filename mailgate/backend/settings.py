@@ -6,7 +6,6 @@ The directives for the backend's side of a session.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 
 from attrs import frozen
 
@@ -119,7 +118,7 @@ class ProxySettings:
             if isinstance(backend, BackendGroup):
                 yield from groupProblems(settings, server, "proxy_pass", backend)
 
-    @cached_property
+    @property
     def tellsByCommand(self) -> bool:
         """
         Whether the gateway sends the client's address to IMAP, POP3 and ManageSieve backends by ID or XCLIENT. Not with

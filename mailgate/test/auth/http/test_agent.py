@@ -4,8 +4,9 @@ Tests for L{mailgate.auth.http.agent}.
 
 from __future__ import annotations
 
+from http.cookiejar import CookieJar
+
 from treq.client import HTTPClient
-from treq.cookies import IndexableCookieJar, scoped_cookie
 from treq.testing import RequestTraversalAgent
 from twisted.internet.defer import CancelledError, fail
 from twisted.internet.interfaces import (
@@ -232,14 +233,14 @@ class PreparedHeadersTests(SynchronousTestCase):
 
             def render_GET(self, request):
                 seen.append((request.uri, request.getHeader(b"auth-user"), request.getHeader(b"cookie")))
+                request.addCookie(b"flavour", b"vanilla")
                 return b""
 
-        cookies = IndexableCookieJar()
-        cookies.set_cookie(scoped_cookie("http://a/", "flavour", "vanilla"))
-        client = HTTPClient(RequestTraversalAgent(Root()), cookies)
-        asked = client.request("GET", "http://a/b", headers=PreparedHeaders.of(FIELDS), reactor=Clock())
-        self.assertEqual(self.successResultOf(asked).code, 200)
-        self.assertEqual(seen, [(b"/b", b"joe", None)])
+        client = HTTPClient(RequestTraversalAgent(Root()), CookieJar())
+        for headers in (Headers(), Headers(), PreparedHeaders.of(FIELDS)):
+            asked = client.request("GET", "http://a/b", headers=headers, reactor=Clock())
+            self.assertEqual(self.successResultOf(asked).code, 200)
+        self.assertEqual(seen, [(b"/b", None, None), (b"/b", None, b"flavour=vanilla"), (b"/b", b"joe", None)])
 
 
 class Body(Protocol):
