@@ -25,10 +25,12 @@ class PrivacyTests(WorkersMixin, ReloadTestCase):
             return [json.loads(line) for line in opened]
 
     def visits(self, number: int) -> None:
-        """Clients that log in and out."""
+        """Clients that log in, and out when all are there: one worker alone may serve those that follow each other."""
+        visitors = []
         for visit in range(number):
             protocol = list(PROTOCOLS)[visit % len(PROTOCOLS)]
-            client = self.loggedIn(protocol)
+            visitors.append((protocol, self.loggedIn(protocol)))
+        for protocol, client in visitors:
             client.send(QUIT[protocol])
             client.rest()
             client.close()
