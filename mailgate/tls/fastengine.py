@@ -182,18 +182,8 @@ class FastEngine(TLSEngine):
 
     def encrypt(self, data: Buffer) -> memoryview | bytes:
         size = len(data)
-        if not 0 < size <= _PIECE:
-            return self._encryptPieces(data) if 0 < size <= READ_SIZE else super().encrypt(data)
-        binding = self._binding
-        source = binding.fromBuffer(data)
-        sent = binding.sslWrite(self._ssl, source, size)
-        if sent <= 0:
-            del source  # As in write.
-            raise binding.explain(self._ssl, sent) or SSL.WantReadError()
-        return self.output()
-
-    def _encryptPieces(self, data: Buffer) -> memoryview | bytes:
-        size = len(data)
+        if not 0 < size <= READ_SIZE:
+            return super().encrypt(data)
         binding, filled, source = self._binding, 0, self._binding.fromBuffer(data)
         for at in range(0, size, _PIECE):
             sent = binding.sslWrite(self._ssl, source + at, min(_PIECE, size - at))
