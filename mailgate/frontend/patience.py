@@ -51,9 +51,7 @@ class Patience:
 
     def extendToEnd(self) -> None:
         """Let the client wait for the gateway until the total time expires."""
-        self._due = end = self._end
-        if end < self._expires:
-            self._hasten(end)
+        self._moveTo(self._end)
 
     def allow(self, seconds: float) -> None:
         """Let the client wait for the gateway, for at most C{seconds}."""
@@ -74,8 +72,7 @@ class Patience:
 
     def _moveTo(self, due: float) -> None:
         self._due = due
-        if due < self._expires:
-            self._hasten(due)
+        self._hasten(due)
 
     def _hasten(self, moment: float) -> None:
         """Move the entry in the clock to C{moment} if that is earlier, unless no deadline holds."""
