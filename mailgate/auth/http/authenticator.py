@@ -239,7 +239,8 @@ class HTTPAuthenticator:
         """
         service = asking.service
         if self._watch is not None:
-            self._count(self._watch, service, asking, "timeout" if asking.isLate else "failed")
+            outcome = "timeout" if asking.isLate else "failed"
+            self._watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
             asking.isLate = False
         if isinstance(error, Unanswered):
             raise error
@@ -286,31 +287,22 @@ class HTTPAuthenticator:
             )
         if request.step is not None:
             logAnswer(request, str(service), values, answer, self._clock.seconds() - asking.since)
-        watch = self._watch
+        outcome = "denied"
         if answer is None:
+            outcome = "accepted"
             try:
                 doubt = partial(self._doubt, service, asking)
                 answer = route(request, values, self._default, dialect, self._may, doubt)
             except Unusable as reason:
+                outcome, answer = "failed", Denial(Trouble.TEMPORARY)
                 text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
                 self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)
-                if watch is not None:
-                    self._count(watch, service, asking, "failed")
-                return Denial(Trouble.TEMPORARY)
         elif isinstance(answer, Wait):
-            if watch is not None:
-                self._count(watch, service, asking, "wait")
-            return answer
-        if watch is not None:
-            outcome = "accepted" if isinstance(answer, Route) else "denied"
-            # As _count().
-            watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
+            outcome = "wait"
+        if self._watch is not None:
+            self._watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
         return answer
-
-    def _count(self, watch: IWatch, service: Service, asking: Asking, outcome: str) -> None:
-        """Report the end of a request."""
-        watch.asked(service.shared.label, outcome, self._clock.seconds() - asking.since)
 
     def _doubt(self, service: Service, asking: Asking, concern: str, value: bytes) -> None:
         """Log once that a header is ignored: a service that sends it does so for many logins."""
