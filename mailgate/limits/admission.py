@@ -146,12 +146,7 @@ class Admission:
             crowd += column.others(self._newKey)
         if total >= source.room and self._isFull(session, source, total, now):
             return self._refuse(session, Rule.CONN_ADDRESS)
-        pace = source.pace
-        due = pace.due
-        if due - now <= source.early:
-            # As take().
-            pace.due = (due if due > now else now) + source.interval
-        elif self._isTooFast(session, source, now):
+        if not take(source.pace, source.interval, source.early, now) and self._isTooFast(session, source, now):
             return self._refuse(session, Rule.REQ_CONNECTION)
         if crowd >= source.crowd and self._isDropped(session, source, crowd, now):
             return self._refuse(session, Rule.EARLY_DROP)

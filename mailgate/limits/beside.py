@@ -94,9 +94,7 @@ class Beside:
         @param now: the time in seconds.
         """
         ledger = self._ledger
-        keys = ledger.keys
-        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
-        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
+        user, place = ledger.keys.of(attempt.user, attempt.host)
         pair = user ^ place.address
         if ledger.settled.get(pair, 0.0) <= now:
             return False
@@ -144,9 +142,7 @@ class Beside:
         @param now: the time in seconds.
         @return: the keys of its user and of its place.
         """
-        keys = self._ledger.keys
-        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
-        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
+        user, place = self._ledger.keys.of(attempt.user, attempt.host)
         self._merging.merge(attempt, (user, place), standing, changes, now)
         pair = user ^ place.address
         if standing.guesses or standing.sessions:

@@ -130,8 +130,7 @@ class Defence(Lasting):
         """
         login: Login | None = attempt.login
         if login is None or login.pair not in self._settled or not self.operators.isEmpty:
-            isFree = attempt.mode is _OFF and attempt.rate is None and self.operators.isEmpty
-            return 0 if isFree else None
+            return 0 if self._isFree(attempt) else None
         # The time is not asked for: what is over has gone when its client has connected (L{allowance}).
         pair, address = login.counted
         counts = self._counts
@@ -182,9 +181,7 @@ class Defence(Lasting):
         @param now: the time in seconds.
         @param owner: which process has it.
         """
-        keys = self.ledger.keys
-        place = keys.knownPlace(attempt.host) or keys.place(attempt.host)
-        user = keys.knownUser(attempt.user) or keys.user(attempt.user)
+        user, place = self.ledger.keys.of(attempt.user, attempt.host)
         pair = user ^ place.address
         isKnown = self._settled.get(pair, 0.0) > now or self.ledger.known.has(user ^ place.network, now)
         return Login(attempt, place, user, pair, isKnown, now, owner)
@@ -376,8 +373,7 @@ class Defence(Lasting):
 
     def allowance(self, host: str) -> int:
         """Return C{a} of an address. C{host} is the address."""
-        keys = self.ledger.keys
-        place = keys.knownPlace(host) or keys.place(host)
+        place = self.ledger.keys.place(host)
         now = self._offset + self._monotonic()
         if now >= self._tidyAt:
             self._tidy(now)

@@ -244,6 +244,15 @@ class Keys:
         self.knownPlace: Callable[[str], Place | None] = self._places.get
         self.knownUser: Callable[[bytes], int | None] = self._users.get
 
+    def of(self, user: bytes, host: str) -> tuple[int, Place]:
+        """
+        Return the keys of a login. Those that are remembered are found without a further call.
+
+        @param user: as for L{user}.
+        @param host: as for L{place}.
+        """
+        return self.knownUser(user) or self.user(user), self.knownPlace(host) or self.place(host)
+
     def user(self, user: bytes) -> int:
         """Return the key of a user. C{user} is the result of L{canonical}."""
         known = self._users.get(user)
