@@ -61,9 +61,11 @@ def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
     Try a proxy out.
 
     @return: whether it takes part.
-    @raise BenchmarkError: mailgate or nginx does not work.
+    @raise BenchmarkError: mailgate or nginx does not work, or this mailgate does not know an option.
     """
     reason = proxy.find()
+    if reason and name == OURS:
+        raise BenchmarkError(reason)
     try:
         if reason is None:
             bench.results.facts.append((name, bench.introduce(proxy)))
@@ -78,11 +80,18 @@ def _invite(bench: Bench, name: str, proxy: Proxy) -> bool:
     return False
 
 
+def _mailgate(arguments: argparse.Namespace, name: str, variant: str = "") -> MailgateProxy:
+    if name == BEFORE:
+        return MailgateProxy(arguments.before, variant)
+    way = VARIANTS[variant].withLines(arguments.process, arguments.more)
+    return MailgateProxy(arguments.mailgate, variant, way)
+
+
 def _columns(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Proxy]]]:
     """The names of the proxies in facts, in the order of the columns, and how to make them."""
     made: dict[str, Callable[[], Proxy]] = {
         THEIRS: lambda: Nginx(arguments.nginx),
-        OURS: lambda: MailgateProxy(arguments.mailgate),
+        OURS: lambda: _mailgate(arguments, OURS),
         "haproxy": HAProxy,
         "dovecot": Dovecot,
         "perdition": Perdition,
@@ -90,27 +99,27 @@ def _columns(arguments: argparse.Namespace) -> Iterator[tuple[str, Callable[[], 
     for name in arguments.proxies:
         yield name, made[name]
         if name == OURS and arguments.before:
-            yield BEFORE, lambda: MailgateProxy(arguments.before)
+            yield BEFORE, lambda: _mailgate(arguments, BEFORE)
 
 
 def _inviteAll(bench: Bench, arguments: argparse.Namespace) -> None:
-    sources = {OURS: arguments.mailgate, BEFORE: arguments.before}
     for name, make in _columns(arguments):
         proxy = make()
         if not _invite(bench, name, proxy):
             continue
-        column = name if name in sources else proxy.name
+        isMailgate = isinstance(proxy, MailgateProxy)
+        column = name if isMailgate else proxy.name
         bench.entrants.append(Entrant(column, proxy))
         bench.results.proxies.append(column)
         if proxy.note:
             bench.results.notes[column] = proxy.note
-        if name in sources and {"login", "worker", "rate"}.intersection(arguments.only):
-            _inviteVariants(bench, name, sources[name])
+        if isMailgate and {"login", "worker", "rate"}.intersection(arguments.only):
+            _inviteVariants(bench, name, arguments)
 
 
-def _inviteVariants(bench: Bench, column: str, source: str) -> None:
+def _inviteVariants(bench: Bench, column: str, arguments: argparse.Namespace) -> None:
     for variant in filter(None, VARIANTS):
-        proxy = MailgateProxy(source, variant)
+        proxy = _mailgate(arguments, column, variant)
         reason = proxy.find()
         if reason is None:
             bench.entrants.append(Entrant(column, proxy, variant))
@@ -146,6 +155,8 @@ def _measure(arguments: argparse.Namespace, results: Results, save: Callable[[],
     results.facts.append(("descriptors", f"{openFiles:,} of a process"))
     sources = {OURS: arguments.mailgate, BEFORE: arguments.before}
     results.facts += [(f"revision of {name}", revision(source)) for name, source in sources.items() if source]
+    if arguments.more or arguments.process:
+        results.facts.append((f"{OURS}, set", "; ".join([*arguments.process, *arguments.more])))
     sizes = _sizes(arguments, openFiles, results)
     with openSite(openFiles) as (site, children):
         bench = Bench(site, children, sizes, repeats, results, say)

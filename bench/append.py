@@ -171,8 +171,7 @@ def _gateways(arguments: argparse.Namespace) -> list[tuple[str, str]]:
 
 
 def _rows(arguments: argparse.Namespace, site: Site, children: Children, ports: dict[str, int]) -> Iterator[Row]:
-    more, process = "\n".join(arguments.more), "\n".join(arguments.process)
-    way = Variant(judge=f"proxy_pass = 127.0.0.1:{ports['plain']}", more=more, process=process)
+    way = Variant(judge=f"proxy_pass = 127.0.0.1:{ports['plain']}").withLines(arguments.process, arguments.more)
     with ExitStack() as stack:
         endpoints: list[Endpoint] = []
         for name, source in _gateways(arguments):

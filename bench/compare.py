@@ -13,7 +13,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from bench.comparison import Comparison, order, tables
 from bench.measuring import Meter, started
@@ -86,10 +86,7 @@ class Side:
 
         @raise BenchmarkError: it does not know an option.
         """
-        process, more = (
-            "\n".join(filter(None, lines)) for lines in ((way.process, *self.process), (way.more, *self.more))
-        )
-        proxy = MailgateProxy(self.source, self.name, evolve(way, process=process, more=more))
+        proxy = MailgateProxy(self.source, self.name, way.withLines(self.process, self.more))
         reason = proxy.find()
         if reason:
             raise BenchmarkError(f"{proxy.name}: {reason}")

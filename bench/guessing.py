@@ -216,8 +216,8 @@ class _Bench:
     def _gateway(self, scheme: str, owners: int) -> Iterator[Meter]:
         accounts = writeAccounts(self.site.folder, scheme, owners)
         judge = f"auth_file = {accounts}\nproxy_pass = 127.0.0.1:{{backendPort}}"
-        more, process = "\n".join(self.arguments.more), "\n".join(self.arguments.process)
-        proxy = MailgateProxy(self.arguments.mailgate, scheme, Variant(judge=judge, more=more, process=process))
+        way = Variant(judge=judge).withLines(self.arguments.process, self.arguments.more)
+        proxy = MailgateProxy(self.arguments.mailgate, scheme, way)
         reason = proxy.find()
         if reason:
             raise BenchmarkError(reason)

@@ -111,7 +111,8 @@ rate (logins per second at saturation, and latency at half of that), site (as ma
 def parser() -> argparse.ArgumentParser:
     """
     The options: C{only} and C{proxies} are lists of known words in their own order, C{repeats} is a number from 1 on,
-    C{mailgate} is an absolute path, and so are C{nginx} and C{before}, or C{None}; C{name} is a text or C{None}.
+    C{mailgate} is an absolute path, and so are C{nginx} and C{before}, or C{None}; C{name} is a text or C{None};
+    C{more} and C{process} are lists of lines of an ini file.
     """
     made = argparse.ArgumentParser(prog="python -m bench", description=_DESCRIPTION, epilog=_EPILOG)
     option = made.add_argument
@@ -126,6 +127,8 @@ def parser() -> argparse.ArgumentParser:
     option("--mailgate", type=_folder, metavar="FOLDER", default=REPOSITORY, help=source)
     before = "the source of another mailgate, which is measured too, in a column of its own"
     option("--before", type=_folder, metavar="FOLDER", help=before)
+    _addSetting(made, "--set", "more", "a line of [mail] for this mailgate alone; may be given several times")
+    _addSetting(made, "--set-process", "process", "a line of [mailgate] for this mailgate alone")
     sessions = "sessions of one worker in the group site (default: as many as descriptors permit)"
     option("--sessions", type=_count, metavar="N", help=sessions)
     option("--name", metavar="NAME", help="the machine in the names of files (default: its processor)")

@@ -309,6 +309,19 @@ class Variant:
     judge: str = "auth_http = http://127.0.0.1:{authPort}/auth"
     sections: str = ""
 
+    def withLines(self, process: Sequence[str], more: Sequence[str]) -> Variant:
+        """
+        Return the same way with further lines.
+
+        @param process: those of C{[mailgate]}.
+        @param more: those of C{[mail]}.
+        """
+        return evolve(
+            self,
+            process="\n".join(filter(None, (self.process, *process))),
+            more="\n".join(filter(None, (self.more, *more))),
+        )
+
 
 _TO_TLS = """\
 proxy_ssl = on
@@ -352,8 +365,8 @@ class MailgateProxy(Proxy):
     def scaled(self, workers: int, site: Site) -> Proxy:
         if workers == 1:
             return self
-        process = "\n".join(filter(None, (self._variant.process, f"worker_processes = {workers}")))
-        return MailgateProxy(self._source, self._title, evolve(self._variant, process=process))
+        way = self._variant.withLines([f"worker_processes = {workers}"], [])
+        return MailgateProxy(self._source, self._title, way)
 
     def find(self) -> str | None:
         process, more = self._variant.process, f"{self._variant.more}\n{self._variant.judge}"

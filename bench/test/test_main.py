@@ -11,8 +11,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from bench import __main__ as module
 from bench.__main__ import machineName, measureAll, write
+from bench.groups import Bench
 from bench.measures import Measure
+from bench.options import REPOSITORY, parser
 from bench.processes import BenchmarkError
+from bench.proxies import MailgateProxy
 from bench.results import Results
 
 
@@ -29,6 +32,44 @@ class MachineNameTests(SynchronousTestCase):
             "/": "unknown",
         }
         self.assertEqual({model: machineName(model) for model in names}, names)
+
+
+class SettingsTests(SynchronousTestCase):
+    """Lines of C{--set} and C{--set-process}."""
+
+    def invited(self, *argv):
+        """The variants of both columns, by name."""
+        self.patch(MailgateProxy, "find", lambda proxy: None)
+        bench = Bench(None, None, None, 1, Results("2026-01-02"), lambda text: None)
+        self.patch(Bench, "introduce", lambda bench, proxy: "")
+        module._inviteAll(bench, parser().parse_args(["--proxies", "mailgate", "--before", REPOSITORY, *argv]))
+        return {
+            (each.column, each.variant): (each.proxy._variant.process, each.proxy._variant.more)
+            for each in bench.entrants
+        }
+
+    def test_lines(self):
+        """All variants of this mailgate have the lines after their own. Those of the tree before have none."""
+        lines = ["--set", "a = 1", "--set", "b=2", "--set-process", "admin = off"]
+        plain, changed = self.invited(), self.invited(*lines)
+        self.assertEqual(plain.keys(), changed.keys())
+        self.assertEqual(changed["mailgate", ""], ("admin = off", "a = 1\nb = 2"))
+        self.assertEqual(changed["mailgate", "workers"][0], "worker_processes = 2\nadmin = off")
+        for column, variant in plain:
+            process, more = plain[column, variant]
+            if column == "mailgate":
+                process = "\n".join(filter(None, (process, "admin = off")))
+                more = "\n".join(filter(None, (more, "a = 1", "b = 2")))
+            self.assertEqual(changed[column, variant], (process, more))
+
+    def test_unknown(self):
+        """A mailgate that does not know the option is not measured without it."""
+        self.patch(MailgateProxy, "find", lambda proxy: "this mailgate does not know x")
+        bench = Bench(None, None, None, 1, Results("2026-01-02"), lambda text: None)
+        error = self.assertRaises(
+            BenchmarkError, module._inviteAll, bench, parser().parse_args(["--proxies", "mailgate", "--set", "x = 1"])
+        )
+        self.assertEqual(str(error), "this mailgate does not know x")
 
 
 class FakeBench:
