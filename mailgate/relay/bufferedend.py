@@ -52,11 +52,13 @@ class BufferedEnd(RelayEnd):
             self._engine.settle()
 
     def _readMuch(self) -> None:
-        target = self.relay.means.buffer[: self._fitting(self._size)]
+        target = self.relay.means.buffer[: self._size]
         count = os.readv(self.fd, (target,))
         if count:
-            self._grow(count, len(target))
+            if count < LITTLE:
+                self._size = LITTLE
             self._received(target[:count], len(target))
+            self._measure(count, len(target))
         else:
             self._cut()
 

@@ -37,11 +37,11 @@ LITTLE = 16384
 MUCH = 262144
 """The bytes of one read of a fast stream that must be copied."""
 
-GROWTH = 16
-"""The factor between the two sizes. Smaller steps make a message of 256 KiB a sixth more expensive."""
-
 SAFE = 65536
 """The bytes of one read for any receiver. More only if the system has room to send them: the rest stays in memory."""
+
+PIECE = 1024
+"""What the system needs for each piece that it sends, besides its bytes."""
 
 MOST_MOVED = 2 * SAFE
 """The most bytes that are moved to memory from the pipe of a receiver that reads nothing."""
@@ -64,7 +64,8 @@ class RelayEnd(BaseEnd):
     @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
         something, the other end is not read.
     @ivar expected: the state of L{mailgate.lean.quickack} for this connection.
-    @ivar _size: the most bytes of the next read; 0 while the connection is not read.
+    @ivar _size: the most bytes of the next read; 0 while the connection is not read. More than L{SAFE}: as many as the
+        system surely takes for the receiver.
     """
 
     __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "waiting")
@@ -123,7 +124,7 @@ class RelayEnd(BaseEnd):
             self._cut()
             return
         if len(data) == LITTLE:
-            self._size = LITTLE * GROWTH
+            self._size = SAFE
         self._received(data)
 
     def _react(self, events: int) -> None:
@@ -172,7 +173,9 @@ class RelayEnd(BaseEnd):
         if pipe is None:
             self._copy()
             return
-        size = self._fitting(min(self._size, pipe.size))
+        # Do not return to copying unless a receiver gets stuck: a pipe is as good for the next command, and better for
+        # the next message.
+        size = min(self._size, pipe.size)
         try:
             count = os.splice(self.fd, pipe.input, size, flags=_SPLICE)
         except OSError:
@@ -182,38 +185,41 @@ class RelayEnd(BaseEnd):
             pipes.give(pipe)
             self._ended()
             return
-        if count == size:
-            # Do not return to copying unless a receiver gets stuck: a pipe is as good for the next command, and better
-            # for the next message.
-            self._size = size * GROWTH
         self.moved += count
         self.relay.moved()
         peer = self.peer
         if peer.expected >= BEGUN:
             peer.expected = NOTHING
         peer._drain(pipe, count)
+        self._measure(count, size)
         if self.expected:
             self._acknowledge()
 
     def _copy(self) -> None:
         """Relay a fast stream for which there is no pipe."""
-        target = self.relay.means.buffer[: self._fitting(self._size)]
+        target = self.relay.means.buffer[: self._size]
         count = os.readv(self.fd, (target,))
         if count:
-            self._grow(count, len(target))
             self._pass(target[:count])
+            self._measure(count, len(target))
         else:
             self._ended()
 
-    def _fitting(self, size: int) -> int:
-        """C{size}, or less if the system cannot send so many bytes to the receiver at once."""
-        return size if size <= SAFE else min(size, max(SAFE, sendingRoom(self.peer.fd)))
+    def _measure(self, count: int, size: int) -> None:
+        """
+        Decide how many bytes the next read takes. The room of the receiver is asked seldom: that takes as long as
+        relaying a small message.
 
-    def _grow(self, count: int, size: int) -> None:
-        if count == size:
-            self._size = size * GROWTH
-        elif count < LITTLE:
-            self._size = LITTLE
+        @param count: how many bytes the last read has brought, all of which have been sent.
+        @param size: how many it could have been.
+        """
+        if self._size <= LITTLE:
+            # The receiver has not taken them, or is gone.
+            return
+        left = self._size - count - PIECE
+        if left < SAFE:
+            left = max(SAFE, sendingRoom(self.peer.fd) // 2) if count == size else SAFE
+        self._size = left
 
     def _pass(self, data: bytes | memoryview) -> None:
         size = len(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from OpenSSL import SSL
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.lean.descriptors import sendingRoom
+from mailgate.lean.descriptors import ask, sendingRoom
 from mailgate.relay import streamend as relayend
 from mailgate.relay.streamend import MOST_MOVED, MUCH, SAFE
 from mailgate.test.support.relaycase import COMBINATIONS, CONTENT, MiB, RelayCase, Relayed
@@ -79,6 +79,8 @@ class StuckCase(RelayCase):
     def flooded(self, *combination: bool, read: int = 0) -> Relayed:
         """A session whose backend floods a client that has read C{read} bytes and stopped."""
         relayed = self.relayed(*combination)
+        # Else the kernel's buffer may grow until it holds everything.
+        ask(relayed.relay._backend.fd, socket.AF_INET, "setsockopt", socket.SOL_SOCKET, socket.SO_RCVBUF, 2 * MiB)
         relayed.backend.send(FLOOD)
         if read:
             self.untilHas(relayed.client, read)
@@ -120,13 +122,13 @@ class BoundTests(StuckCase):
     def test_fast(self) -> None:
         """A fast receiver is sent large pieces, because the system has room for them."""
         sizes: list[int] = []
-        fitting = relayend.RelayEnd._fitting
+        measure = relayend.RelayEnd._measure
 
-        def noting(end: Any, size: int) -> int:
-            sizes.append(fitting(end, size))
-            return sizes[-1]
+        def noting(end: Any, count: int, size: int) -> None:
+            sizes.append(size)
+            measure(end, count, size)
 
-        self.patch(relayend.RelayEnd, "_fitting", noting)
+        self.patch(relayend.RelayEnd, "_measure", noting)
         for combination in COMBINATIONS:
             sizes.clear()
             relayed = self.relayed(*combination)
@@ -134,6 +136,20 @@ class BoundTests(StuckCase):
             self.assertReceived(relayed.client, FLOOD)
             self.assertGreaterEqual(max(sizes), MUCH)
             self.end(relayed)
+
+    def test_seldom(self) -> None:
+        """The system is not asked for its room before each message that fits anyway."""
+        asked: list[int] = []
+        self.patch(relayend, "sendingRoom", asked.append)
+        message = CONTENT[:20_000]
+        for combination in COMBINATIONS:
+            relayed = self.relayed(*combination)
+            for _ in range(20):
+                relayed.backend.send(message)
+                self.assertReceived(relayed.client, message)
+                relayed.client.received.clear()
+            self.end(relayed)
+        self.assertEqual(asked, [])
 
     def test_untold(self) -> None:
         """If the system does not report its room, the pieces are small, and everything arrives."""
