@@ -124,9 +124,13 @@ class LeanPort:
             transport = StreamTransport(poller, accepted, family, address, noDelay)
             transport.accepted = True
             try:
-                self._begin(factory, transport, address)
+                protocol = factory.buildProtocol(address)
+                if protocol is None:
+                    os.close(accepted)
+                else:
+                    transport.open(protocol)
             except Exception:
-                poller.log.failure("unhandled exception while accepting a connection", Failure())
+                self._giveUp(transport)
             if not self._listening:
                 return
 
@@ -144,19 +148,15 @@ class LeanPort:
         accepted, peer = self._socket.accept()
         return accepted.detach(), peer
 
-    def _begin(self, factory: Any, transport: StreamTransport, address: IAddress) -> None:
-        protocol = None
-        try:
-            protocol = factory.buildProtocol(address)
-        finally:
-            if protocol is None:
-                os.close(transport.fd)
-        if protocol is not None:
-            try:
-                transport.open(protocol)
-            except Exception:
-                transport.failed(Failure())
-                raise
+    def _giveUp(self, transport: StreamTransport) -> None:
+        """An exception is being handled: the factory or the protocol of C{transport} raised it, or the system."""
+        failure = Failure()
+        if transport.protocol is not None:
+            transport.failed(failure)
+        elif transport.connected:
+            # Nothing watches it yet.
+            os.close(transport.fd)
+        self._poller.log.failure("unhandled exception while accepting a connection", failure)
 
     def _rest(self, error: OSError) -> None:
         """Leave new connections in the queue for a moment. Trying again at once would keep the CPU busy."""

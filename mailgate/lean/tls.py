@@ -150,13 +150,13 @@ class TLSLayer:
             return
         if transport.connected:
             output = engine.output()
-            isSilent = not output
-            transport.send(output)
-            if engine.handshaken:
-                engine.settle()
-            elif isSilent:
+            if output:
+                transport.send(output)
+            elif not engine.handshaken:
                 # The peer's messages arrive in several pieces.
                 acknowledge(transport.fd)
+            if engine.handshaken:
+                engine.settle()
 
     def _shakeHands(self) -> bool:
         """Continue the handshake, and return whether it is complete and the connection open."""
@@ -186,7 +186,7 @@ class TLSLayer:
         """Deliver decrypted data to the protocol, as long as it reads."""
         transport, engine = self._transport, self.engine
         self._unread = False
-        while transport.connected:
+        while transport.connected and not engine.isDry:
             if not transport.reading:
                 self._unread = True
                 return
@@ -197,9 +197,8 @@ class TLSLayer:
                     self._ended = True
                     transport.readEnded(ConnectionDone())
                 return
-            if data is None:
-                return
-            transport.protocol.dataReceived(bytes(data))
+            if data is not None:
+                transport.protocol.dataReceived(bytes(data))
 
     def _fail(self, error: Exception) -> None:
         """TLS has failed: send the alert if possible, and close the connection."""

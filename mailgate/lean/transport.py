@@ -27,7 +27,8 @@ from twisted.internet.interfaces import (
     ITLSTransport,
 )
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer
+from zope.interface import implementer
+from zope.interface.declarations import Provides
 
 from mailgate.lean.descriptors import addressOf, ask, reset
 from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
@@ -102,7 +103,7 @@ class StreamTransport:
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        if events != READABLE or not self._wanted & READABLE:
+        if events & self._wanted != READABLE:
             self._react(events)
             return
         try:
@@ -397,7 +398,7 @@ class StreamTransport:
                 self.tls = TLSLayer(self, None, contextFactory)
             else:
                 self.tls = TLSLayer(self, makeEngine(contextFactory, False))
-            directlyProvides(self, ISSLTransport)
+            self.__provides__ = _SECURED
             self.tls.start()
 
     def getHandle(self) -> Any:
@@ -438,12 +439,14 @@ class StreamTransport:
     def surrender(self) -> bytes | None:
         """
         Leave the descriptor to a relay, watched only for reading. Return the bytes that are not sent yet; L{None} if
-        there are none. The caller breaks the reference cycle with the protocol.
+        there are none. The caller breaks the reference cycles with the protocol and with C{tls}.
         """
         unsent = b"".join(self._waiting) if self._waiting else None
         if self._watched != READABLE:
             self._watch(READABLE)
         self.connected = False
-        # Break the reference cycle.
-        self.tls = None
         return unsent
+
+
+_SECURED = Provides(StreamTransport, ISSLTransport)
+"""What a transport provides once it uses TLS. C{directlyProvides} would look it up for each connection."""

@@ -35,17 +35,19 @@ class BufferedEnd(RelayEnd):
         @param transport: see L{RelayEnd}.
         @param expected: see L{RelayEnd}.
         """
-        tls = transport.tls
         super().__init__(transport, expected)
-        if tls is not None:
-            self._engine = tls.engine
-            self._engine.forget()
+        if transport.tls is not None:
+            self._engine = engine = transport.tls.engine
+            engine.forget()
+            # Break the reference cycle.
+            transport.tls = None
 
     def begin(self, data: bytes) -> None:
         super().begin(data)
-        if self._engine is not None and self.fd >= 0:
+        engine = self._engine
+        if engine is not None and not engine.isDry and self.fd >= 0:
             # The engine may hold decrypted bytes that the dialogue did not read.
-            self._decrypt(self._engine)
+            self._decrypt(engine)
 
     def settle(self) -> None:
         if self._engine is not None:
@@ -82,18 +84,17 @@ class BufferedEnd(RelayEnd):
 
     def _decrypt(self, engine: TLSEngine) -> None:
         try:
-            data = engine.read()
-            while data is not None and not self.finished:
-                self._pass(data)
-                data = None if engine.isDry else engine.read()
+            while not (engine.isDry or self.finished):
+                data = engine.read()
+                if data is not None:
+                    self._pass(data)
         except PeerClosed:
             self._ended()
         except SSL.Error:
             self._broken(engine)
-        if self.fd >= 0:
-            output = engine.output()
-            if output:
-                self._answer(output)
+        output = engine.output()
+        if output:
+            self._answer(output)
 
     def _answer(self, data: bytes | memoryview) -> None:
         """Send what TLS itself answers, such as the answer to a KeyUpdate."""
@@ -105,14 +106,9 @@ class BufferedEnd(RelayEnd):
 
     def _broken(self, engine: TLSEngine) -> None:
         """The ciphertext is invalid: send the alert, and drop the connection."""
-        self._putOutput(engine)
+        self.put(engine.output())
         if self.fd >= 0:
             self.relay.lost(self)
-
-    def _putOutput(self, engine: TLSEngine) -> None:
-        output = engine.output()
-        if output and self.fd >= 0:
-            self.put(output)
 
     put = RelayEnd.send
     """Send what is encrypted already."""
@@ -139,7 +135,7 @@ class BufferedEnd(RelayEnd):
     def _sendCloseNotify(self) -> None:
         if self._engine is not None and self._state == OPEN:
             self._engine.closeNotify()
-            self._putOutput(self._engine)
+            self.put(self._engine.output())
 
     def release(self) -> None:
         if self._engine is not None and self.fd >= 0:

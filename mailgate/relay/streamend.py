@@ -88,7 +88,7 @@ class RelayEnd(BaseEnd):
         self._state = OPEN
         self.finished = False
         self.moved = 0
-        transport.poller.transfer(fd, self)
+        transport.poller.owners[fd] = self
 
     @property
     def isOpen(self) -> bool:

@@ -131,13 +131,13 @@ class ReadinessTests(Case):
         self.assertEqual(len(owner.told), 3)
 
     def test_lateTransfer(self) -> None:
-        """If a descriptor is transferred while its event waits in the batch, the new owner receives the event."""
+        """If a descriptor gets a new owner while its event waits in the batch, the new owner receives the event."""
         heir = Owner(lambda fd, _: os.read(fd, 1))
         fds: list[int] = []
 
         def bequeath(fd: int, _: int) -> None:
             os.read(fd, 1)
-            self.poller.transfer(fds[fds.index(fd) - 1], heir)
+            self.poller.owners[fds[fds.index(fd) - 1]] = heir
 
         testator = Owner(bequeath)
         for _ in range(2):
@@ -359,11 +359,13 @@ class ErrorTests(Case):
 
         class Hopeless(Owner):
             def failed(self, failure: Failure) -> None:
+                release(fd)
                 raise ValueError("hopeless")
 
         def trouble(fd: int, _: int) -> None:
-            self.release(fd)
             raise KeyError("trouble")
+
+        release = self.release
 
         owner, other = Hopeless(trouble), Owner(lambda fd, _: os.read(fd, 10))
         fd, far = self.watched(owner)

@@ -368,7 +368,7 @@ class RelayCase(SynchronousTestCase):
         """Check that every test leaves no connection, no pipe and no timer."""
         for peer in self.peers:
             peer.close()
-        for owner in [owner for owner in self.poller._owners if owner is not None]:
+        for owner in [owner for owner in self.poller.owners if owner is not None]:
             if isinstance(owner, StreamTransport):
                 self.poller.release(owner.fd)
             elif isinstance(owner, relayend.RelayEnd) and owner.fd >= 0:
