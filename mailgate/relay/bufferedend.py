@@ -26,7 +26,7 @@ SMALL = 1024
 class BufferedEnd(RelayEnd):
     """One connection, with or without TLS. At least one side of the relay uses TLS."""
 
-    __slots__ = ()
+    __slots__ = ("_engine",)
 
     def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
@@ -37,9 +37,14 @@ class BufferedEnd(RelayEnd):
         """
         tls = transport.tls
         super().__init__(transport, expected)
+        self._engine: TLSEngine | None = None
         if tls is not None:
             self._engine = tls.engine
             self._engine.forget()
+
+    @property
+    def isEncrypted(self) -> bool:
+        return self._engine is not None
 
     def begin(self, data: bytes) -> None:
         super().begin(data)
