@@ -29,7 +29,7 @@ class _Parked(RelayEnd):
 
     __slots__ = ()
 
-    def _received(self, data: bytes | memoryview, room: int = LITTLE) -> None:
+    def _received(self, data: bytes | memoryview, size: int, room: int = LITTLE) -> None:
         pass
 
     def _readMuch(self) -> None:

@@ -193,7 +193,7 @@ class StreamRelay(BaseRelay):
             clock.put(self, due)
 
     def _forget(self) -> None:
-        means = self.means
+        means = self.terms.means
         means.clock.drop(self)
         if means.flying or means.stuck:
             means.forget(self)

@@ -118,7 +118,7 @@ class RelayEnd(BaseEnd):
         if self.waiting is not None:
             self.peer.pause()
         if data and self.fd >= 0:
-            self._pass(data)
+            self._pass(data, len(data))
 
     # What the poller calls.
 
@@ -133,12 +133,13 @@ class RelayEnd(BaseEnd):
         except OSError:
             self.relay.lost(self)
             return
-        if not data:
+        size = len(data)
+        if not size:
             self._cut()
             return
-        if len(data) == LITTLE:
+        if size == LITTLE:
             self._size = LITTLE * GROWTH
-        self._received(data)
+        self._received(data, size)
 
     def _react(self, events: int) -> None:
         """Handle C{events} that are not only bytes of a slow stream."""
@@ -232,7 +233,7 @@ class RelayEnd(BaseEnd):
         count = os.readv(self.fd, (target,))
         if count:
             self._grow(count, len(target))
-            self._pass(target[:count])
+            self._pass(target[:count], count)
         else:
             self._ended()
 
@@ -246,10 +247,10 @@ class RelayEnd(BaseEnd):
         elif count < LITTLE:
             self._size = LITTLE
 
-    def _pass(self, data: bytes | memoryview) -> None:
-        size = len(data)
+    def _pass(self, data: bytes | memoryview, size: int) -> None:
         self.moved += size
-        self.relay.active = self.relay.means.seconds()
+        relay = self.relay
+        relay.active = relay.terms.seconds()
         self.peer.send(data)
         if not self.expected:
             if self.peer.expected >= BEGUN:
@@ -261,7 +262,7 @@ class RelayEnd(BaseEnd):
                 self._acknowledge()
 
     _received = _pass
-    """Take what was read from the connection."""
+    """Take what was read from the connection: C{size} bytes."""
 
     def _acknowledge(self) -> None:
         if self.fd >= 0:
@@ -281,7 +282,8 @@ class RelayEnd(BaseEnd):
 
     def send(self, data: bytes | memoryview) -> None:
         """Send C{data}, unless nothing may follow what was sent. The caller may reuse the buffer afterwards."""
-        if self._state != OPEN:
+        # Only L{OPEN} is false.
+        if self._state:
             return
         if self.waiting is not None:
             assert not isinstance(self.waiting, tuple)
@@ -398,7 +400,7 @@ class RelayEnd(BaseEnd):
         """Close: all bytes are sent."""
         # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
         try:
-            os.readv(self.fd, (self.relay.means.buffer,))
+            os.readv(self.fd, (self.relay.terms.means.buffer,))
         except OSError:
             # Nothing has arrived, or the connection is lost.
             pass
