@@ -25,6 +25,7 @@ from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
+from mailgate.relay.terms import Terms
 from mailgate.session import Session
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.testing import Conversation, FakeAuthenticator
@@ -138,7 +139,9 @@ class PortableRelayTests(SynchronousTestCase):
             side.socket = Noting()  # type: ignore[attr-defined]
             side.connect(RelayedProtocol())
         session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
-        relay = Relays(clock).between(self.client.protocol, self.backend.protocol, session, 100, 10, lambda relay: None)
+        relays = Relays(clock)
+        terms = Terms(relays, 100, 10, lambda relay: None)
+        relay = relays.between(self.client.protocol, self.backend.protocol, session, terms)
         relay.start(b"", b"")
 
     def asked(self) -> int:
@@ -196,7 +199,7 @@ class StreamRelayTests(SynchronousTestCase):
         relays = StreamRelays(self.poller, reactor.clock)
         self.addCleanup(relays.close)
         self.ended: list[Any] = []
-        relay: Any = relays.between(client, backend, session, 100, 10, self.ended.append)
+        relay: Any = relays.between(client, backend, session, Terms(relays, 100, 10, self.ended.append))
         relay.start(b"", b"")
         self.addCleanup(lambda: self.ended or relay.stop())
         self.asked = 0

@@ -141,5 +141,5 @@ class GatewayTests(TestCase):
         one, other = self.gateway.connections
         for name in ("protocol", "server", "backend"):
             self.assertIs(getattr(one.session, name), getattr(other.session, name), name)
-        for name in ("means", "_done", "_limit", "_linger"):
+        for name in ("terms", "_limit"):
             self.assertIs(getattr(one, name), getattr(other, name), name)

@@ -35,6 +35,7 @@ from mailgate.relay.base import HELD
 from mailgate.relay.pipes import Pipe, PipePool
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
+from mailgate.relay.terms import Terms
 from mailgate.session import Outcome, Session
 from mailgate.test.support.tlsengines import FAST
 from mailgate.test.support.tlspair import makePair, settingsFor
@@ -330,7 +331,8 @@ class Relayed:
     def start(self, toClient: bytes = b"", toBackend: bytes = b"", idle: float = IDLE, linger: float = LINGER) -> None:
         """Hand both connections to the relay."""
         near, far = self.near, self.far
-        self.relay: Any = self._case.relays.between(near, far, self.session, idle, linger, self._finished)
+        relays = self._case.relays
+        self.relay: Any = relays.between(near, far, self.session, Terms(relays, idle, linger, self._finished))
         self.relay.start(toClient, toBackend)
 
     def _finished(self, relay: Any) -> None:
