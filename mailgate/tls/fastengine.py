@@ -212,10 +212,9 @@ class FastEngine(TLSEngine):
         return binding.sealedView[:filled] if filled < _OUTPUT_SIZE else bytes(binding.sealedView) + self.output()
 
     def settle(self) -> None:
-        if not self._grown:
-            return
         binding = self._binding
-        if binding.bioMemData(self._intoSSL, binding.null) or binding.bioMemData(self._fromSSL, binding.null):
+        # A dry engine has used all that was fed.
+        if not (self._grown and self.isDry) or binding.bioMemData(self._fromSSL, binding.null):
             return
         self._grown = False
         self._intoSSL, self._fromSSL = into, out = binding.newBIO(), binding.newBIO()
@@ -232,7 +231,7 @@ class FastEngine(TLSEngine):
             return
         context = connection.get_context()
         # OpenSSL calls these callbacks for every alert, and pyOpenSSL then needs the connection.
-        watched = "_info_callback" in vars(connection) or getattr(context, "_info_callback", None)
+        watched = "_info_callback" in vars(connection) or context._info_callback
         self._needed = connection if watched else context
         # The connection's own callback is freed with the connection: OpenSSL would keep its address.
         self._binding.dropVerifier(self._ssl)

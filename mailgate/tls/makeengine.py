@@ -34,10 +34,13 @@ def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
 
     @raise TypeError: C{startTLS} would not accept C{contextFactory}.
     """
-    verification: Any = Verification()
     if server and ITicketReader.providedBy(contextFactory):
+        # It does not call failVerification().
         connection = contextFactory.newConnection()
-    elif server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
+        connection.set_accept_state()
+        return connection
+    verification: Any = Verification()
+    if server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
         connection = contextFactory.serverConnectionForTLS(verification)
     elif not server and IOpenSSLClientConnectionCreator.providedBy(contextFactory):
         connection = contextFactory.clientConnectionForTLS(verification)
