@@ -129,7 +129,7 @@ def _answers(server: ProxyServer) -> bool:
     Return whether the client can answer a challenge. If it has closed its side it cannot, and would never get the
     refusal that follows.
     """
-    return not server.inputEnded or b"\n" in server.intake.buffer
+    return not server.inputEnded or b"\n" in server.buffer
 
 
 class Login:
@@ -195,7 +195,7 @@ class Login:
         server.loginBegan = server.clock.seconds()
         if session.debugging is not None:
             logBegun(session, self.request)
-        server.patience.extendToEnd()
+        server.extendToEnd()
         server.pending = task = Task(self._run(), self._loginFailed)
         task.start()
 
@@ -243,8 +243,8 @@ class Login:
         if self.factory.watch is not None:
             self.factory.watch.denied(self.session, None)
         server.pending = None
-        server.patience.failures += 1
-        isLast = server.patience.hasFailedOften
+        server.failures += 1
+        isLast = server.hasFailedOften
         if isLast:
             server.lastReply(Trouble.FAILURES)
         _refuseResponse(server, exchange, error)
@@ -305,11 +305,11 @@ class Login:
         session.user = route.user
         if self.server.named is not None:
             self.server.named()
-        if factory.debugged is not None:
+        if factory.isFollowed:
             # The authenticator may know the user by another name.
             self._debugIfChosen()
-        if session.debugging is not None:
-            logJudged(session, self.request, route)
+            if session.debugging is not None:
+                logJudged(session, self.request, route)
         if factory.admission is not None and route.judged:
             passed, self._passed = self._passed, None
             return factory.admission.accepted(session, passed)
@@ -403,8 +403,8 @@ class Login:
         self._giveBack(seconds)
 
     def _giveBack(self, seconds: float) -> None:
-        self.server.patience.giveBack(seconds)
-        self.server.patience.extendToEnd()
+        self.server.giveBack(seconds)
+        self.server.extendToEnd()
 
     async def _hold(self, seconds: float) -> None:
         """Wait before the gateway connects to the backend. The client may leave meanwhile, which cancels the wait."""
@@ -428,7 +428,7 @@ class Login:
 
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
-            self.server.patience.failures += 1
+            self.server.failures += 1
         server = self.server
         if server.successData:
             # The next login may have none.
@@ -439,7 +439,7 @@ class Login:
             deny(server, denial)
         else:
             goOn(server, explanation, explanation.begin())
-            server.patience.extend()
+            server.extend()
             server.advance()
 
 
