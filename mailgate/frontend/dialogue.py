@@ -256,7 +256,10 @@ class ProxyServer(Hooks, Patience):
 
     # Commands.
 
-    def dialogueReceived(self, data: bytes) -> None:
+    def dataReceived(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.dataReceived(data)
+            return
         session = self.session
         if not session.phase.listens:
             if session.phase is Phase.GREETING:

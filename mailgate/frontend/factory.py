@@ -100,6 +100,7 @@ class ProxyServerFactory(Factory):
     """
 
     noisy = False
+    ignoresPeer = True
 
     def __init__(self, record: MailProtocol, settings: ServerSettings, address: ListenAddress, means: Means) -> None:
         """
@@ -233,6 +234,7 @@ class ByLocalAddress(Factory):
     """
 
     noisy = False
+    ignoresPeer = True
 
     def __init__(self, wildcard: ProxyServerFactory, specific: Mapping[str, ProxyServerFactory]) -> None:
         self.wildcard = wildcard

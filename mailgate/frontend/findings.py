@@ -5,6 +5,7 @@ Reads details of a client's connection on demand: the local address and the para
 
 from __future__ import annotations
 
+from socket import AF_INET
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -29,6 +30,10 @@ def hostAndPort(address: Any) -> tuple[str, int]:
 
 def peerOf(transport: Any) -> tuple[str, int]:
     """Return the host and port of the client of C{transport}, in the form of L{mailgate.login.Client}."""
+    if getattr(transport, "family", None) == AF_INET:
+        # Of a lean transport. An object of Twisted's for the address would only be taken apart again.
+        peer: tuple[str, int] = transport.rawPeer
+        return peer
     return hostAndPort(transport.getPeer())
 
 

@@ -132,7 +132,7 @@ def _answers(server: ProxyServer) -> bool:
     return not server.inputEnded or b"\n" in server.buffer
 
 
-class Login:
+class Login(Task):
     """
     One login, from the client's credentials to the hand-over or the refusal. It ends in one of the phases RELAY,
     COMMAND, END, or CHALLENGE if the client gets an OAuth error first.
@@ -196,8 +196,9 @@ class Login:
         if session.debugging is not None:
             logBegun(session, self.request)
         server.extendToEnd()
-        server.pending = task = Task(self._run(), self._loginFailed)
-        task.start()
+        self._coroutine = self._run()
+        server.pending = self
+        self.start()
 
     async def _run(self) -> None:
         try:
@@ -421,7 +422,7 @@ class Login:
         finally:
             self.server.loginBegan = self.server.clock.seconds()
 
-    def _loginFailed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> None:
         self.server.pending = None
         defect(self.factory.journal, self.session, "the login failed", failure)
         self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))

@@ -233,12 +233,12 @@ class IMAP4Server(ProxyServer):
         return b""
 
     def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
-        if self.countCommand():
-            refusal = b"" if self.factory.takesAll else self._refusal(word, command)
-            if refusal:
-                self.reply(refusal)
-            else:
-                command.act(self, arguments)
+        if not self.countCommand():
+            return
+        if self.factory.takesAll or not (refusal := self._refusal(word, command)):
+            command.act(self, arguments)
+        else:
+            self.reply(refusal)
 
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
         buffer = self.settings.clientBuffer
