@@ -61,7 +61,8 @@ class LeanPort:
         @param reactor: the clock.
         @param fd: the listening socket. The caller keeps it, and this makes a duplicate.
         @param family: its address family.
-        @param factory: makes the protocols.
+        @param factory: makes the protocols. Its C{buildProtocol} gets L{None} for the address of the peer if it has
+            C{ignoresPeer}: making an object of Twisted's takes time.
         @param batch: the most connections to accept at once. Where other processes accept from the same socket, 1
             leaves the next connection to the least busy process.
         """
@@ -69,6 +70,7 @@ class LeanPort:
         self._reactor = reactor
         self._family = family
         self._factory = factory
+        self._tellsPeer = not getattr(factory, "ignoresPeer", False)
         self._socket = socket.socket(family, socket.SOCK_STREAM, 0, os.dup(fd))
         self._batch = batch
         self._listening = False
@@ -120,11 +122,10 @@ class LeanPort:
                 self._rest(error)
                 return
             os.set_blocking(accepted, False)
-            address = addressOf(family, peer)
-            transport = StreamTransport(poller, accepted, family, address, noDelay)
+            transport = StreamTransport(poller, accepted, family, peer, noDelay)
             transport.accepted = True
             try:
-                protocol = factory.buildProtocol(address)
+                protocol = factory.buildProtocol(transport.getPeer() if self._tellsPeer else None)
                 if protocol is None:
                     os.close(accepted)
                 else:

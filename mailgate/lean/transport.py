@@ -18,7 +18,6 @@ from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
@@ -74,18 +73,18 @@ class StreamTransport:
     _streaming = False
     _producerPaused = False
 
-    def __init__(self, poller: Poller, fd: int, family: int, peer: IAddress, noDelay: bool = False) -> None:
+    def __init__(self, poller: Poller, fd: int, family: int, peer: Any, noDelay: bool = False) -> None:
         """
         @param poller: watches the descriptor.
         @param fd: the connected descriptor, which this takes over.
         @param family: its address family.
-        @param peer: the address of the peer.
+        @param peer: the address of the peer, as the system has it.
         @param noDelay: whether TCP_NODELAY is set already.
         """
         self.fd = fd
         self.poller = poller
         self.family = family
-        self._peer = peer
+        self.rawPeer = peer
         self._noDelay = noDelay
 
     def open(self, protocol: Any) -> None:
@@ -412,7 +411,7 @@ class StreamTransport:
     # The addresses, and TCP.
 
     def getPeer(self) -> Any:
-        return self._peer
+        return addressOf(self.family, self.rawPeer)
 
     def getHost(self) -> Any:
         return addressOf(self.family, self._ask("getsockname"))

@@ -10,7 +10,6 @@ import socket
 import struct
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -218,9 +217,9 @@ class StreamRelayTests(SynchronousTestCase):
         self.addCleanup(peer.close)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted.setblocking(False)
-        address = IPv4Address("TCP", *accepted.getpeername())
+        peerName = accepted.getpeername()
         protocol = RelayedProtocol()
-        StreamTransport(self.poller, accepted.detach(), socket.AF_INET, address).open(protocol)
+        StreamTransport(self.poller, accepted.detach(), socket.AF_INET, peerName).open(protocol)
         return peer, protocol
 
     def carry(self, source: socket.socket, target: socket.socket, data: bytes) -> None:

@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
-from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -404,7 +403,7 @@ class RelayCase(SynchronousTestCase):
         ours.setblocking(False)
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport = StreamTransport(self.poller, ours.detach(), socket.AF_INET, IPv4Address("TCP", "127.0.0.1", 0))
+        transport = StreamTransport(self.poller, ours.detach(), socket.AF_INET, ("127.0.0.1", 0))
         transport.accepted = accepted
         protocol = Dialogue()
         transport.open(protocol)
