@@ -210,7 +210,7 @@ class StreamTransport:
             self.producer.pauseProducing()
 
     def _broken(self, error: OSError) -> None:
-        """Nothing more can be written. connectionLost() comes later, because a caller of write() does not expect it."""
+        """Nothing more can be written. connectionLost() comes later: a caller of write() does not expect it."""
         self._writeEnded = True
         failure = _lost(error)
         self.poller.soon(lambda: self.connectionLost(failure))
@@ -447,5 +447,4 @@ class StreamTransport:
         return unsent
 
 
-_SECURED = Provides(StreamTransport, ISSLTransport)
-"""What a transport provides once it uses TLS. C{directlyProvides} would look it up for each connection."""
+_SECURED = Provides(StreamTransport, ISSLTransport)  # directlyProvides() would look it up for each connection.

@@ -35,11 +35,12 @@ class BufferedEnd(RelayEnd):
         @param transport: see L{RelayEnd}.
         @param expected: see L{RelayEnd}.
         """
+        tls = transport.tls
         super().__init__(transport, expected)
         self._engine: TLSEngine | None = None
-        if transport.tls is not None:
-            self._engine = engine = transport.tls.engine
-            engine.forget()
+        if tls is not None:
+            self._engine = tls.engine
+            tls.engine.forget()
             # Break the reference cycle.
             transport.tls = None
 
@@ -51,8 +52,8 @@ class BufferedEnd(RelayEnd):
         super().begin(data)
         engine = self._engine
         if engine is not None and not engine.isDry and self.fd >= 0:
-            # The engine may hold decrypted bytes that the dialogue did not read.
-            self._decrypt(engine)
+            # The dialogue did not read all that the engine holds.
+            self._received(b"", 0)
 
     def settle(self) -> None:
         if self._engine is not None:
@@ -80,27 +81,24 @@ class BufferedEnd(RelayEnd):
             self._pass(data, size)
         else:
             engine.feed(data)
-            self._decrypt(engine)
+            try:
+                plain = engine.read()
+                while plain is not None:
+                    self._pass(plain, len(plain))
+                    plain = None if engine.isDry or self.finished else engine.read()
+            except PeerClosed:
+                self._ended()
+            except SSL.Error:
+                self._broken(engine)
+            output = engine.output()
+            if output:
+                self._answer(output)
         if (size > SMALL or room > LITTLE) and self.fd >= 0:
             self.relay.means.flown(self.relay, size < room)
 
     def _cut(self) -> None:
         # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
         self.relay.lost(self) if self._engine is not None else self._ended()
-
-    def _decrypt(self, engine: TLSEngine) -> None:
-        try:
-            data = engine.read()
-            while data is not None:
-                self._pass(data, len(data))
-                data = None if engine.isDry or self.finished else engine.read()
-        except PeerClosed:
-            self._ended()
-        except SSL.Error:
-            self._broken(engine)
-        output = engine.output()
-        if output:
-            self._answer(output)
 
     def _answer(self, data: bytes | memoryview) -> None:
         """Send what TLS itself answers, such as the answer to a KeyUpdate."""
@@ -131,17 +129,19 @@ class BufferedEnd(RelayEnd):
         self.put(data)
 
     def finishWriting(self) -> None:
-        self._sendCloseNotify()
+        if self._engine is not None:
+            self._sendCloseNotify(self._engine)
         super().finishWriting()
 
     def close(self) -> None:
-        self._sendCloseNotify()
+        if self._engine is not None:
+            self._sendCloseNotify(self._engine)
         super().close()
 
-    def _sendCloseNotify(self) -> None:
-        if self._engine is not None and self._state == OPEN:
-            self._engine.closeNotify()
-            self.put(self._engine.output())
+    def _sendCloseNotify(self, engine: TLSEngine) -> None:
+        if self._state == OPEN:
+            engine.closeNotify()
+            self.put(engine.output())
 
     def release(self) -> None:
         if self._engine is not None and self.fd >= 0:
