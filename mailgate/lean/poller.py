@@ -48,7 +48,8 @@ class IOwner(Protocol):
 
     def failed(self, failure: Failure) -> None:
         """
-        L{ready} has raised, or the reactor stops: close the connection.
+        L{ready} has raised, or the reactor stops: close the connection. If the owner has passed on the descriptor, the
+        new one is called.
 
         @param failure: the exception, which has been logged, or the reason of the reactor.
         """

@@ -235,7 +235,7 @@ class FastEngine(TLSEngine):
         self._needed = connection if watched else context
         # The connection's own callback is freed with the connection: OpenSSL would keep its address.
         self._binding.dropVerifier(self._ssl)
-        # It must never use the BIOs that settle() frees.
+        # The connection must never use the BIOs that settle() frees.
         connection._into_ssl = connection._from_ssl = None
         self.connection = None
 

@@ -378,6 +378,21 @@ class ErrorTests(Case):
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
 
+    def test_errorOfTestator(self) -> None:
+        """If an owner passes on its descriptor and then raises, the new owner closes it."""
+        heir = Owner(lambda fd, _: os.read(fd, 10))
+
+        def bequeath(fd: int, _: int) -> None:
+            self.poller.owners[fd] = heir
+            raise KeyError("trouble")
+
+        testator = Owner(bequeath)
+        _, far = self.watched(testator)
+        far.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual((len(testator.failures), len(heir.failures)), (0, 1))
+
     def test_errorAndRelease(self) -> None:
         """A descriptor that is released by an owner that then raises is closed."""
 
