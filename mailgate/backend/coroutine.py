@@ -47,7 +47,8 @@ class Condition:
 
 class Task:
     """
-    Runs a coroutine and ignores its result.
+    Runs a coroutine and ignores its result. A subclass that makes the coroutine itself sets C{_coroutine} before
+    L{start}, and has a method C{_failed}.
 
     @param coroutine: the coroutine. L{start} runs it up to its first wait.
     @param failed: called with the failure if the coroutine raises: once, at the very end, and not for the
@@ -62,7 +63,7 @@ class Task:
 
     def __init__(self, coroutine: Coroutine[Any, Any, object], failed: Callable[[Failure], object]) -> None:
         self._coroutine: Any = coroutine
-        self._failed = failed
+        self._failed: Callable[[Failure], object] = failed
 
     def cancel(self) -> None:
         """

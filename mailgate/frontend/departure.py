@@ -29,7 +29,7 @@ def isSilent(server: ProxyServer) -> bool:
     """
     if server.session.phase is Phase.TLS:
         return server.factory.address.ssl and not _speaksInTLS(server)
-    return server.inClear and not (server.hasSpoken or server.intake.buffer)
+    return server.inClear and not (server.hasSpoken or server.buffer)
 
 
 def _speaksInTLS(server: ProxyServer) -> bool:
@@ -133,9 +133,9 @@ def end(server: ProxyServer, outcome: Outcome, goodbye: bytes) -> None:
         server.transport.write(goodbye)
     server.transport.unregisterProducer()
     # TLS waits for the client's close_notify, which a paused transport does not read.
-    server.intake.readOn(server)
+    server.readOn()
     server.transport.loseConnection()
-    server.patience.restart(server.transport.abortConnection)
+    server.waitForClose()
 
 
 def turnAway(server: ProxyServer, trouble: Trouble) -> None:
@@ -150,7 +150,7 @@ def turnAway(server: ProxyServer, trouble: Trouble) -> None:
     if not server.factory.address.ssl:
         server.transport.write(server.goodbye(trouble))
     server.transport.loseConnection()
-    server.patience.restart(server.transport.abortConnection)
+    server.waitForClose()
 
 
 def leave(server: ProxyServer) -> None:
@@ -161,8 +161,8 @@ def leave(server: ProxyServer) -> None:
     """
     session = server.session
     session.end()
-    server.intake.takeAll()
-    server.patience.stop()
+    server.takeAll()
+    server.stopWaiting()
     pending, server.pending = server.pending, None
     if pending is not None:
         try:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHandshakeListener, IPushProducer
+from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -38,11 +38,10 @@ from mailgate.frontend.departure import (
 )
 from mailgate.frontend.disclosure import logTLS, logUnit
 from mailgate.frontend.exchange import Exchange
-from mailgate.frontend.findings import hostAndPort
+from mailgate.frontend.findings import peerOf
 from mailgate.frontend.framing import Unit
 from mailgate.frontend.handover import handOver
 from mailgate.frontend.hooks import Hooks
-from mailgate.frontend.intake import Intake
 from mailgate.frontend.loginflow import Login, authenticate, goOn
 from mailgate.frontend.patience import Patience
 from mailgate.interfaces import IConnection
@@ -50,7 +49,7 @@ from mailgate.lean.quickack import acknowledgeOn
 from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
-from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
+from mailgate.relay.protocol import makeNoDelay
 from mailgate.session import Outcome, Phase, Session
 from mailgate.tls.server import describeTLS, isResumed
 
@@ -65,21 +64,17 @@ _ANSWERING = frozenset(
 """Phases in which the client may still wait for a reply."""
 
 
-@implementer(IConnection, IHandshakeListener, IPushProducer)
-class ProxyServer(Hooks, RelayedProtocol):
+@implementer(IConnection, IHandshakeListener)
+class ProxyServer(Hooks, Patience):
     """
-    The server's side of a dialogue. It registers itself as the producer of its own transport: while the client does not
-    read our replies, the dialogue obeys and reads nothing more.
+    The server's side of a dialogue.
 
     @ivar session: the state of the connection, for the log and for timeouts.
-    @ivar intake: bytes from the client that are not obeyed yet.
-    @ivar patience: the deadline and the limits before the login.
     @ivar tag: the tag of the current command, in IMAP.
     @ivar exchange: the SASL exchange that waits for the client's response, or L{None}.
     """
 
     session: Session
-    patience: Patience
     tag = b""
     hasSpoken = False
     """Whether the client has sent a complete line."""
@@ -90,6 +85,10 @@ class ProxyServer(Hooks, RelayedProtocol):
     _clientName = "[UNAVAILABLE]"
     _salt: bytes | None = None
     exchange: Exchange | None = None
+    failures = 0
+    """How many logins were refused."""
+    _commands = 0
+    _errors = 0
     pending: Task | Deferred[Any] | None = None
     """The operation that the dialogue waits for. It is cancelled when the client leaves."""
     loginBegan: float = 0.0
@@ -105,7 +104,6 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.clock = factory.clock
         self.settings = factory.protocolSettings
         self.dialogue = factory.dialogue
-        self.intake = Intake()
 
     @property
     def journal(self) -> Journal:
@@ -150,13 +148,14 @@ class ProxyServer(Hooks, RelayedProtocol):
         self.arrive(host, port, before.started, before)
         self.session.goOnFrom(before)
 
-    def connectionMade(self) -> None:
-        factory, transport = self.factory, self.transport
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        factory, now = self.factory, self.clock.seconds()
         if not self._host:
-            host, port = hostAndPort(transport.getPeer())
-            self.arrive(host, port, self.clock.seconds())
+            host, port = peerOf(transport)
+            self.arrive(host, port, now)
         factory.began(self)
-        self.patience = Patience(self.dialogue, factory.deadlines, self._expired)
+        self.startWaiting(now)
         session = self.session
         if factory.admission is not None:
             trouble = factory.admission.arrived(session, self._host)
@@ -165,17 +164,13 @@ class ProxyServer(Hooks, RelayedProtocol):
                 return
         if session.expires is not None:
             self.limit(session.expires)
-        makeNoDelay(transport)
+        if factory.setsNoDelay:
+            makeNoDelay(transport)
         transport.registerProducer(self, True)
         if factory.address.ssl:
             self._shakeHands()
         else:
-            self._greet()
-
-    def _greet(self) -> None:
-        self.greet()
-        if self.intake.buffer or self.inputEnded:
-            self.advance()
+            self.greet()
 
     def _shakeHands(self) -> None:
         self.session.enter(Phase.TLS)
@@ -187,8 +182,8 @@ class ProxyServer(Hooks, RelayedProtocol):
         attacker may have injected them.
         """
         self.transport.write(reply)
-        self.patience.extend()
-        self.intake.takeAll()
+        self.extend()
+        self.takeAll()
         self.forget()
         self._shakeHands()
 
@@ -210,8 +205,10 @@ class ProxyServer(Hooks, RelayedProtocol):
                 return
         self.secured()
         if self.factory.address.ssl:
-            self.patience.extend()
-            self._greet()
+            self.extend()
+            self.greet()
+            if self.buffer or self.inputEnded:
+                self.advance()
         else:
             self.resume()
 
@@ -219,7 +216,7 @@ class ProxyServer(Hooks, RelayedProtocol):
         # A full close and a half-close look alike here. Answer what the client has sent: if it has closed, writing the
         # answer ends the connection.
         phase = self.session.phase
-        if phase in _ANSWERING or (phase is Phase.GREETING and b"\n" in self.intake.buffer):
+        if phase in _ANSWERING or (phase is Phase.GREETING and b"\n" in self.buffer):
             self.advance()
         elif phase is not Phase.END:
             self.exhausted()
@@ -250,59 +247,35 @@ class ProxyServer(Hooks, RelayedProtocol):
     def dismiss(self, outcome: Outcome, trouble: Trouble) -> None:
         self.end(outcome, self.goodbye(trouble))
 
-    def limit(self, moment: float | None) -> None:
-        self.session.expires = moment
-        if self.session.phase is not Phase.END:
-            self.patience.limit(moment)
-
     def stop(self) -> None:
         self.end(Outcome.STOPPED)
         self.transport.abortConnection()
 
-    def _expired(self) -> None:
+    def timedOut(self) -> None:
         expire(self)
 
     # Commands.
 
-    @property
-    def listening(self) -> bool:
-        return self.session.phase.listens
-
-    def dialogueReceived(self, data: bytes) -> None:
-        session, intake = self.session, self.intake
+    def dataReceived(self, data: bytes) -> None:
+        if self._successor is not None:
+            self._successor.dataReceived(data)
+            return
+        session = self.session
         if not session.phase.listens:
             if session.phase is Phase.GREETING:
                 self.receivedBeforeGreeting()
             if session.phase is Phase.END:
                 return
-        intake.feed(data)
-        intake.advance(self)
+        self.feed(data)
+        self.advance()
         if session.phase.listens and self.isMidway:
             # The client may wait for the TCP acknowledgement before it sends the rest.
             acknowledgeOn(self.transport)
 
-    def advance(self) -> None:
-        """Obey the buffered commands until one has to wait."""
-        self.intake.advance(self)
-
-    def pauseProducing(self) -> None:
-        self.intake.hold(self)
-
-    def resumeProducing(self) -> None:
-        self.intake.release(self)
-
-    def stopProducing(self) -> None:
-        self.intake.close()
-
     def obey(self, unit: Unit, octets: bytes) -> bool:
         session = self.session
-        if unit is Unit.TOO_LONG:
-            self.lastReply(Trouble.TOO_LONG)
-            self.overflowed()
-            self.end(Outcome.TOO_LONG)
-            return False
         self.hasSpoken = True
-        if session.debugging is not None:
+        if session.debugging is not None and unit is not Unit.TOO_LONG:
             logUnit(self, unit, octets)
         if unit is Unit.LINE:
             if session.phase is Phase.COMMAND or self._isCommandInstead(octets):
@@ -316,8 +289,12 @@ class ProxyServer(Hooks, RelayedProtocol):
             self.literalReceived(octets)
         elif unit is Unit.DISCARDED:
             self.discarded()
+        elif unit is Unit.TOO_LONG:
+            self.lastReply(Trouble.TOO_LONG)
+            self.overflowed()
+            self.end(Outcome.TOO_LONG)
         if session.phase.listens:
-            self.patience.extend()
+            self.extend()
             return True
         # A login, TLS or the end has its own deadline.
         return False
@@ -330,19 +307,20 @@ class ProxyServer(Hooks, RelayedProtocol):
         if not (self.isAcknowledging and self.isCommand(line)):
             return False
         self.unacknowledged()
-        return self.listening
+        return self.session.phase.listens
 
     def resume(self) -> None:
         """Go back to the phase COMMAND and obey the next command, unless the connection has ended."""
         if self.session.phase is Phase.END:
             return
         self.session.enter(Phase.COMMAND)
-        self.patience.extend()
+        self.extend()
         self.advance()
 
     def spoilt(self) -> None:
         """Refuse input that is not a command. End the connection after C{max_errors} of them."""
-        isLast = not self.patience.countError()
+        self._errors += 1
+        isLast = self._errors >= self.dialogue.maxErrors
         if isLast:
             self.lastReply(Trouble.ERRORS)
         self.invalid()
@@ -355,7 +333,8 @@ class ProxyServer(Hooks, RelayedProtocol):
 
         @return: whether it may be obeyed.
         """
-        if self.patience.countCommand():
+        self._commands += 1
+        if self._commands <= self.dialogue.maxCommands:
             return True
         self.lastReply(Trouble.COMMANDS)
         self.invalid()
@@ -363,6 +342,11 @@ class ProxyServer(Hooks, RelayedProtocol):
         return False
 
     # The login.
+
+    @property
+    def hasFailedOften(self) -> bool:
+        """Whether so many logins were refused that the connection must end (C{max_auth_failures})."""
+        return 0 < (self.dialogue.maxAuthFailures or 0) <= self.failures
 
     @property
     def salt(self) -> bytes:

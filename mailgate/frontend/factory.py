@@ -31,6 +31,7 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
+from mailgate.relay.terms import Terms
 from mailgate.session import FollowedSession, Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
@@ -100,6 +101,7 @@ class ProxyServerFactory(Factory):
     """
 
     noisy = False
+    ignoresPeer = True
 
     def __init__(self, record: MailProtocol, settings: ServerSettings, address: ListenAddress, means: Means) -> None:
         """
@@ -143,15 +145,18 @@ class ProxyServerFactory(Factory):
         self.dialogue = _dialogueOf(record, settings)
         self.deadlines = deadlinesOf(clock, self.dialogue.timeout)
         """Where the deadlines of dialogues wait."""
+        self.setsNoDelay = True
+        """Whether dialogues set TCP_NODELAY. The connections of a lean port have it already."""
         self.starttls = settings[TLSSettings].starttls
         self.verifiesClients = settings[TLSSettings].verifiesClients
         self.takesPasswords = Method.PLAIN in record.methods(settings)
         self.takesAll = self.takesPasswords and self.starttls != "only"
         """Whether all commands are allowed at any time: passwords are, and TLS is not demanded before."""
-        self.relayTimeout = settings[RelaySettings].timeout
         self.maxAge = settings[RelaySettings].maxAge
-        self.local = (unmapped(address.host), address.port) if address.isOneAddress else None
-        """The host and port that all clients connect to; L{None} for a wildcard address."""
+        self.isWildcard = not address.isOneAddress
+        """Whether each connection has to be asked for the host and port that the client has connected to."""
+        self.localHost, self.localPort = ("", 0) if self.isWildcard else (unmapped(address.host), address.port)
+        """The host and port that all clients connect to; not known for a wildcard address."""
         self._senders = settings[RealIPSettings].senders
         self.connections: set[IConnection] = set()
         self.emptied: Callable[[], object] | None = None
@@ -160,8 +165,8 @@ class ProxyServerFactory(Factory):
         """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
         self.settlesTimes = not getattr(watch, "settlesTimes", False)
         """Whether the times of a session are settled when its relay begins. Otherwise C{watch} does that later."""
-        self.relayEnded: Callable[[Any], None] = self.ended
-        """One bound method for all relays: each access to L{ended} would make a new object."""
+        self.relayTerms = Terms(means.relays, settings[RelaySettings].timeout, self.dialogue.timeout, self.ended)
+        """What all relays of this address have in common."""
 
     def buildProtocol(self, addr: Any) -> Any:
         server = self.record.server(self)
@@ -229,6 +234,7 @@ class ByLocalAddress(Factory):
     """
 
     noisy = False
+    ignoresPeer = True
 
     def __init__(self, wildcard: ProxyServerFactory, specific: Mapping[str, ProxyServerFactory]) -> None:
         self.wildcard = wildcard

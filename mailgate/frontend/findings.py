@@ -5,6 +5,7 @@ Reads details of a client's connection on demand: the local address and the para
 
 from __future__ import annotations
 
+from socket import AF_INET
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -17,9 +18,7 @@ from mailgate.session import Phase
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["DialogueFindings", "clientOf", "hostAndPort"]
-
-_UNKNOWN = ("", 0)
+__all__ = ["DialogueFindings", "clientOf", "hostAndPort", "peerOf"]
 
 
 def hostAndPort(address: Any) -> tuple[str, int]:
@@ -27,6 +26,15 @@ def hostAndPort(address: Any) -> tuple[str, int]:
     if isinstance(address, IPv4Address):
         return address.host, address.port
     return (unmapped(address.host), address.port) if isinstance(address, IPv6Address) else ("unix:", 0)
+
+
+def peerOf(transport: Any) -> tuple[str, int]:
+    """Return the host and port of the client of C{transport}, in the form of L{mailgate.login.Client}."""
+    if getattr(transport, "family", None) == AF_INET:
+        # Of a lean transport. An object of Twisted's for the address would only be taken apart again.
+        peer: tuple[str, int] = transport.rawPeer
+        return peer
+    return hostAndPort(transport.getPeer())
 
 
 class DialogueFindings:
@@ -65,20 +73,19 @@ def clientOf(server: ProxyServer) -> Client:
     @param server: the dialogue with the client.
     """
     factory, session = server.factory, server.session
-    local, tls = factory.local, session.tls
-    host, port = local or _UNKNOWN
+    tls = session.tls
     client = Client(
         server._host,
         server._port,
         tls,
         server._clientName,
         server._proxied,
-        host,
-        port,
+        factory.localHost,
+        factory.localPort,
         session.id,
         None,
         factory.name,
     )
-    if local is None or tls is not None:
-        client.lookUpLater(DialogueFindings(server), local is None, tls is not None)
+    if factory.isWildcard or tls is not None:
+        client.lookUpLater(DialogueFindings(server), factory.isWildcard, tls is not None)
     return client

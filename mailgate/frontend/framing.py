@@ -38,14 +38,14 @@ class Framing:
 
     buffer: bytes | bytearray = b""
     _octets: int | None = None
-    """The length of the literal that comes next."""
-    _unwanted: int | None = None
-    """How many bytes are still to be discarded."""
+    """How many bytes come next: of a literal, or of what is still to be discarded; L{None} if a line comes next."""
+    _isUnwanted = False
+    """Whether these bytes are to be discarded."""
 
     @property
     def isMidway(self) -> bool:
         """Whether the buffer holds an incomplete unit. Valid after L{take} has returned L{None}."""
-        return bool(self.buffer) or self._octets is not None or self._unwanted is not None
+        return bool(self.buffer) or self._octets is not None
 
     def feed(self, data: bytes) -> None:
         """Add received C{data}."""
@@ -65,7 +65,8 @@ class Framing:
 
     def discard(self, octets: int) -> None:
         """Discard the next C{octets} bytes as they arrive, whatever their number."""
-        self._unwanted = octets
+        self._octets = octets
+        self._isUnwanted = True
 
     def takeAll(self) -> bytes:
         """Return the buffer and empty it."""
@@ -80,12 +81,7 @@ class Framing:
         @return: the kind of unit and its bytes, without the line end; L{None} if it is not complete.
         """
         if self._octets is not None:
-            if len(self.buffer) < self._octets:
-                return None
-            length, self._octets = self._octets, None
-            return Unit.LITERAL, self._cut(length)
-        if self._unwanted is not None:
-            return self._drop(self._unwanted)
+            return self._drop(self._octets) if self._isUnwanted else self._takeLiteral(self._octets)
         buffer = self.buffer
         newline = buffer.find(b"\n", 0, limit)
         if newline < 0:
@@ -96,14 +92,21 @@ class Framing:
         self.buffer = b""
         return Unit.LINE, bytes(buffer[:newline]).removesuffix(b"\r")
 
+    def _takeLiteral(self, octets: int) -> tuple[Unit, bytes] | None:
+        if len(self.buffer) < octets:
+            return None
+        self._octets = None
+        return Unit.LITERAL, self._cut(octets)
+
     def _drop(self, octets: int) -> tuple[Unit, bytes] | None:
         """Discard as many of the C{octets} bytes as the buffer has."""
         available = len(self.buffer)
         if available < octets:
-            self._unwanted = octets - available
+            self._octets = octets - available
             self.buffer = b""
             return (Unit.PART, b"") if available else None
-        self._unwanted = None
+        self._octets = None
+        self._isUnwanted = False
         self._cut(octets)
         return Unit.DISCARDED, b""
 

@@ -28,7 +28,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     @param client: the conversation with the backend.
     """
     factory, session = server.factory, server.session
-    server.patience.stop()
+    server.stopWaiting()
     session.enter(Phase.RELAY)
     journal = session.debugging or factory.journal
     if journal.wantsInfo:
@@ -38,12 +38,10 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     if factory.admission is not None:
         factory.admission.relaying(session)
     client.detach()
-    early = server.intake.takeAll()
+    early = server.takeAll()
     if session.debugging is not None:
         session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
-    relay = factory.relays.between(
-        server, client, session, factory.relayTimeout, server.dialogue.timeout, factory.relayEnded
-    )
+    relay = factory.relays.between(server, client, session, factory.relayTerms)
     factory.connections.discard(server)
     factory.connections.add(relay)
     try:

@@ -19,7 +19,7 @@ from mailgate.frontend.protocol import Command
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.login import Denial, Envelope, Method, Trouble
 from mailgate.scram.names import withBinding
-from mailgate.session import Phase, Session
+from mailgate.session import Phase
 from mailgate.tls.binding import hasBinding
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _NOTHING_SAID = Envelope()
 _AUTH = re.compile(rb"AUTH ", re.IGNORECASE)
 
 
-class Hooks:
+class Hooks(Intake):
     """
     A protocol sets the class variables, implements the methods that raise C{NotImplementedError}, and overrides
     defaults that do not suit it. Reply texts here have no line end and, in IMAP, no tag.
@@ -57,10 +57,7 @@ class Hooks:
     """The settings of the protocol."""
     dialogue: DialogueSettings
     """The settings that all protocols have."""
-    session: Session
-    intake: Intake
     factory: ProxyServerFactory
-    transport: Any
     respond: Any
     spoilt: Any
     hops: int | None = None
@@ -105,11 +102,6 @@ class Hooks:
         return self.factory.starttls == "only" and self.session.tls is None
 
     @property
-    def isMidway(self) -> bool:
-        """Whether the client has sent an incomplete command."""
-        return self.intake.isMidway
-
-    @property
     def hasBinding(self) -> bool:
         """Whether the connection has a channel binding, so that mechanisms with C{-PLUS} are offered."""
         tls = self.session.tls
@@ -132,14 +124,14 @@ class Hooks:
         if self.session.phase is Phase.CHALLENGE:
             return self.dialogue.longestResponse
         limit: int = self.settings.clientBuffer - self._used
-        return self.longerLimit(limit) if len(self.intake.buffer) >= limit else limit
+        return self.longerLimit(limit) if len(self.buffer) >= limit else limit
 
     def longerLimit(self, limit: int) -> int:
         """
         Return the limit in bytes for a line that does not fit into C{limit}, by the command with which it begins.
         """
         # What lies behind the limit must not decide: how much of it is there depends on the segments.
-        if self.beginsExchange(self.intake.buffer[:limit]):
+        if self.beginsExchange(self.buffer[:limit]):
             return limit + self.dialogue.longestResponse
         return limit
 
@@ -166,11 +158,11 @@ class Hooks:
         return line.partition(b" ")[0].upper() in self.commands
 
     def literalReceived(self, octets: bytes) -> None:
-        """Take the C{octets} of a literal that C{intake.expectLiteral} announced."""
+        """Take the C{octets} of a literal that L{expectLiteral} announced."""
         raise NotImplementedError
 
     def discarded(self) -> None:
-        """Act when C{intake.discard} has discarded a literal or a chunk: refuse the command, or wait for its end."""
+        """Act when L{discard} has discarded a literal or a chunk: refuse the command, or wait for its end."""
         raise NotImplementedError
 
     def garbled(self, line: bytes) -> None:

@@ -6,97 +6,88 @@ replies.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from twisted.internet.interfaces import IPushProducer
+from zope.interface import implementer
 
 from mailgate.frontend.framing import Framing, Unit
+from mailgate.relay.protocol import RelayedProtocol
+from mailgate.session import Session
 
-__all__ = ["READ_AHEAD", "Intake", "Obeying"]
+__all__ = ["READ_AHEAD", "Intake"]
 
 READ_AHEAD = 65536
 """Bytes of pipelined commands that are buffered while a command waits. Beyond that the gateway stops reading."""
 
 
-class Obeying(Protocol):
+@implementer(IPushProducer)
+class Intake(Framing, RelayedProtocol):
     """
-    The owner of an L{Intake}: a dialogue.
+    The buffered input of a client, and the pace at which it is obeyed. A dialogue inherits it and is the producer of
+    its own transport: while the client does not read our replies, nothing more is obeyed or read.
 
-    @ivar inputEnded: whether the client has closed its side.
-    @ivar relayed: whether a relay has taken the transport over.
+    @ivar session: its phase says whether the next command may be obeyed now.
     """
 
-    transport: Any
-    inputEnded: bool
-
-    @property
-    def relayed(self) -> bool: ...
-
-    @property
-    def listening(self) -> bool:
-        """Whether the next command may be obeyed now."""
-
-    def lineLimit(self) -> int:
-        """Return the longest next line in bytes, its end included."""
-
-    def obey(self, unit: Unit, octets: bytes) -> bool:
-        """Obey a C{unit} with the bytes C{octets}. Return whether the next unit may be obeyed now."""
-
-    def exhausted(self) -> None:
-        """End: the client has closed its side, and all complete commands are answered."""
-
-
-class Intake(Framing):
-    """
-    The buffered input of a client, and the pace at which the owner obeys it.
-
-    The owner is an argument of each call: a reference to it would keep it alive after the relay has taken over.
-    """
+    session: Session
 
     _isAdvancing = False
     _isHeld = False
     _isPaused = False
 
-    def advance(self, owner: Obeying) -> None:
-        """Make C{owner} obey buffered commands until one has to wait."""
+    def lineLimit(self) -> int:
+        """Return the longest next line in bytes, its end included."""
+        raise NotImplementedError
+
+    def obey(self, unit: Unit, octets: bytes) -> bool:
+        """Obey a C{unit} with the bytes C{octets}. Return whether the next unit may be obeyed now."""
+        raise NotImplementedError
+
+    def exhausted(self) -> None:
+        """End: the client has closed its side, and all complete commands are answered."""
+        raise NotImplementedError
+
+    def advance(self) -> None:
+        """Obey buffered commands until one has to wait."""
         if self._isAdvancing:
             return
         self._isAdvancing = True
-        goesOn = owner.listening
+        goesOn = self.session.phase.listens
         try:
             while goesOn and not self._isHeld:
-                taken = self.take(owner.lineLimit())
-                goesOn = taken is not None and owner.obey(*taken)
+                taken = self.take(self.lineLimit())
+                goesOn = taken is not None and self.obey(*taken)
         finally:
             self._isAdvancing = False
-        if owner.inputEnded and owner.listening and not self._isHeld:
-            owner.exhausted()
+        if self.inputEnded and self.session.phase.listens and not self._isHeld:
+            self.exhausted()
         if self.buffer or self._isHeld or self._isPaused:
-            self._regulate(owner)
+            self._regulate()
 
-    def hold(self, owner: Obeying) -> None:
-        """Stop obeying commands of C{owner}: the client does not read our replies."""
+    def pauseProducing(self) -> None:
+        """Stop obeying commands: the client does not read our replies."""
         self._isHeld = True
-        self._regulate(owner)
+        self._regulate()
 
-    def release(self, owner: Obeying) -> None:
-        """Continue with commands of C{owner}: the client reads our replies again."""
+    def resumeProducing(self) -> None:
+        """Continue with commands: the client reads our replies again."""
         self._isHeld = False
-        self.advance(owner)
+        self.advance()
 
-    def close(self) -> None:
+    def stopProducing(self) -> None:
         """Stop obeying commands for good."""
         self._isHeld = True
 
-    def readOn(self, owner: Obeying) -> None:
-        """Read from the client of C{owner} again, even if its buffer is full."""
+    def readOn(self) -> None:
+        """Read from the client again, even if the buffer is full."""
         self._isPaused = False
-        owner.transport.resumeProducing()
+        self.transport.resumeProducing()
 
-    def _regulate(self, owner: Obeying) -> None:
+    def _regulate(self) -> None:
         """Pause reading while the client does not read our replies or while too many commands wait."""
-        full = self._isHeld or (len(self.buffer) > READ_AHEAD and not owner.listening)
-        if full is not self._isPaused and not owner.relayed:
+        full = self._isHeld or (len(self.buffer) > READ_AHEAD and not self.session.phase.listens)
+        if full is not self._isPaused and not self.relayed:
             self._isPaused = full
             if full:
-                owner.transport.pauseProducing()
+                self.transport.pauseProducing()
             else:
-                owner.transport.resumeProducing()
+                self.transport.resumeProducing()

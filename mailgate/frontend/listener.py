@@ -81,6 +81,8 @@ class Listener(Service):
         """Limit how many clients C{port} accepts."""
         if isinstance(port, LeanPort):
             port.isLarge, port.places = self.isLarge, self.factory.places
+            for factory in (self.factory, *self.specific.values()):
+                factory.setsNoDelay = False
             return
         # Ports of other reactors are left as they are.
         if isinstance(port, TCPPort):

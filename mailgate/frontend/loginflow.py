@@ -129,10 +129,10 @@ def _answers(server: ProxyServer) -> bool:
     Return whether the client can answer a challenge. If it has closed its side it cannot, and would never get the
     refusal that follows.
     """
-    return not server.inputEnded or b"\n" in server.intake.buffer
+    return not server.inputEnded or b"\n" in server.buffer
 
 
-class Login:
+class Login(Task):
     """
     One login, from the client's credentials to the hand-over or the refusal. It ends in one of the phases RELAY,
     COMMAND, END, or CHALLENGE if the client gets an OAuth error first.
@@ -195,9 +195,10 @@ class Login:
         server.loginBegan = server.clock.seconds()
         if session.debugging is not None:
             logBegun(session, self.request)
-        server.patience.extendToEnd()
-        server.pending = task = Task(self._run(), self._loginFailed)
-        task.start()
+        server.extendToEnd()
+        self._coroutine = self._run()
+        server.pending = self
+        self.start()
 
     async def _run(self) -> None:
         try:
@@ -243,8 +244,8 @@ class Login:
         if self.factory.watch is not None:
             self.factory.watch.denied(self.session, None)
         server.pending = None
-        server.patience.failures += 1
-        isLast = server.patience.hasFailedOften
+        server.failures += 1
+        isLast = server.hasFailedOften
         if isLast:
             server.lastReply(Trouble.FAILURES)
         _refuseResponse(server, exchange, error)
@@ -305,11 +306,11 @@ class Login:
         session.user = route.user
         if self.server.named is not None:
             self.server.named()
-        if factory.debugged is not None:
+        if factory.isFollowed:
             # The authenticator may know the user by another name.
             self._debugIfChosen()
-        if session.debugging is not None:
-            logJudged(session, self.request, route)
+            if session.debugging is not None:
+                logJudged(session, self.request, route)
         if factory.admission is not None and route.judged:
             passed, self._passed = self._passed, None
             return factory.admission.accepted(session, passed)
@@ -403,8 +404,8 @@ class Login:
         self._giveBack(seconds)
 
     def _giveBack(self, seconds: float) -> None:
-        self.server.patience.giveBack(seconds)
-        self.server.patience.extendToEnd()
+        self.server.giveBack(seconds)
+        self.server.extendToEnd()
 
     async def _hold(self, seconds: float) -> None:
         """Wait before the gateway connects to the backend. The client may leave meanwhile, which cancels the wait."""
@@ -421,14 +422,14 @@ class Login:
         finally:
             self.server.loginBegan = self.server.clock.seconds()
 
-    def _loginFailed(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> None:
         self.server.pending = None
         defect(self.factory.journal, self.session, "the login failed", failure)
         self.server.end(Outcome.INTERNAL, self.server.goodbye(Trouble.INTERNAL))
 
     def _loginDenied(self, request: LoginRequest, denial: Denial) -> None:
         if denial.refusesCredentials and request.credentials.method is not Method.NONE:
-            self.server.patience.failures += 1
+            self.server.failures += 1
         server = self.server
         if server.successData:
             # The next login may have none.
@@ -439,7 +440,7 @@ class Login:
             deny(server, denial)
         else:
             goOn(server, explanation, explanation.begin())
-            server.patience.extend()
+            server.extend()
             server.advance()
 
 

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from mailgate.directives import Problem, ServerSettings, directive, isHostName, lines
 from mailgate.directives.needs import Need
 from mailgate.frontend.dialogue import ProxyServer
-from mailgate.frontend.findings import hostAndPort
+from mailgate.frontend.findings import peerOf
 from mailgate.interfaces import IConnection
 from mailgate.lean.transport import StreamTransport
 from mailgate.limits.settings import LimitSettings
@@ -169,7 +169,7 @@ class HeaderReader(Protocol):
 
     def connectionMade(self) -> None:
         factory = self._factory
-        host, port = hostAndPort(self.transport.getPeer())
+        host, port = peerOf(self.transport)
         self._server.arrive(host, port, factory.clock.seconds())
         factory.began(self)
         self.session.enter(Phase.PROXY_HEADER)
@@ -195,7 +195,7 @@ class HeaderReader(Protocol):
         self._stopWaiting()
         server, transport, addresses = self._server, self.transport, header.addresses
         if addresses is not None:
-            host, port = hostAndPort(transport.getPeer())
+            host, port = peerOf(transport)
             if self._senders is not None:
                 host, port = addresses.source, addresses.sourcePort
             server.arriveBehind(addresses, host, port)
@@ -212,7 +212,7 @@ class HeaderReader(Protocol):
         if addresses is not None:
             source = peerName(addresses.source, addresses.sourcePort)
             destination = peerName(addresses.destination, addresses.destinationPort)
-        sender = peerName(*hostAndPort(self.transport.getPeer()))
+        sender = peerName(*peerOf(self.transport))
         self.session.step(HEADER_READ, sender=sender, source=source, destination=destination)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

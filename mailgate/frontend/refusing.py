@@ -39,7 +39,7 @@ def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | No
     """Return how the connection ends after C{denial}; L{None} if it stays open."""
     if denial.close:
         return Outcome.DENIED, Trouble.REFUSED
-    if server.patience.hasFailedOften:
+    if server.hasFailedOften:
         return Outcome.FAILURES, Trouble.FAILURES
     if denial.trouble is Trouble.TOO_FAST and server.mostTooFast and server.session.method is not Method.NONE:
         server.tooFast += 1

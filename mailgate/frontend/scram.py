@@ -146,11 +146,11 @@ class ScramExchange(Exchange):
         if session.debugging is not None:
             session.step(CHALLENGED, mechanism=self.name)
         server.challenge(b64encode(message))
-        server.patience.extend()
+        server.extend()
         # The response may have arrived already.
         server.advance()
         await answered
-        server.patience.extendToEnd()
+        server.extendToEnd()
         return _decoded(self._word)
 
 

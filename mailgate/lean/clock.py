@@ -29,7 +29,8 @@ class Entry(Protocol):
     """
     What can wait in a L{CoarseClock} or an L{ExactClock}.
 
-    @ivar tick: its place in the clock: it expires within the second after this time. 0 if it does not wait.
+    @ivar tick: its place in the clock, 0 without one. In a L{CoarseClock} it has none before the second is over in
+        which it was put.
     """
 
     tick: float
@@ -108,6 +109,19 @@ class _Timer:
         self.due = due
 
 
+class _Second(set[Entry]):
+    """
+    The entries that expire at the same second.
+
+    @ivar tick: the second. Thousands of idle sessions share the number, which needs as much memory as a small object.
+    """
+
+    __slots__ = ("tick",)
+
+    def __init__(self, tick: int) -> None:
+        self.tick = tick
+
+
 @implementer(IReactorTime)
 class CoarseClock:
     """
@@ -122,10 +136,10 @@ class CoarseClock:
         """@param reactor: provides the time and the exact timers."""
         self._reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
-        self._ticks: dict[float, set[Entry]] = {}
+        self._ticks: dict[float, _Second] = {}
         """The entries by the whole second at which they expire."""
-        self._new: set[Entry] = set()
-        """The entries that are not in C{_ticks} yet."""
+        self._new: dict[Entry, float] = {}
+        """The entries that are not in C{_ticks} yet, and when they are due."""
         self._now: float = inf
         """The second until which entries have expired. While no entry waits, any time is before it."""
         self._next: IDelayedCall | None = None
@@ -162,22 +176,20 @@ class CoarseClock:
         Make C{entry} expire within the second after the time C{due}.
 
         @param entry: the entry, which must not wait already.
-        @param due: a time after 0, which marks entries that do not wait.
+        @param due: a time after 0, which marks entries without a place.
         """
         if due < self._now:
             self._begin()
-        entry.tick = due
-        self._new.add(entry)
+        self._new[entry] = due
 
     def drop(self, entry: Entry) -> None:
         """Remove C{entry}, if it waits."""
         try:
-            self._new.remove(entry)
+            del self._new[entry]
         except KeyError:
             if not entry.tick:
                 return
             self._takeOut(entry)
-        entry.tick = 0
         if not self._new:
             self._rest()
 
@@ -187,13 +199,18 @@ class CoarseClock:
         entries.remove(entry)
         if not entries:
             del self._ticks[entry.tick]
+        entry.tick = 0
 
     def _sortIn(self, first: int) -> None:
         """Move the new entries to C{_ticks}, those that are overdue to C{first}."""
-        new, self._new = self._new, set()
-        for entry in new:
-            entry.tick = tick = max(int(entry.tick) + 1, first)
-            self._ticks.setdefault(tick, set()).add(entry)
+        new, self._new = self._new, {}
+        for entry, due in new.items():
+            second = max(int(due) + 1, first)
+            entries = self._ticks.get(second)
+            if entries is None:
+                entries = self._ticks[second] = _Second(second)
+            entry.tick = entries.tick
+            entries.add(entry)
 
     def _begin(self) -> None:
         """Wait for the next second. No entry has waited so far, or the clock may have been set back."""

@@ -114,7 +114,7 @@ class Outgoing(StreamTransport):
         self.poller = poller
         self.family = destination.family
         self._peer = destination.address
-        self._raw = destination.raw
+        self.rawPeer = destination.raw
         self._failed = failed
 
     def connect(self, events: int, source: tuple[str, int] | None = None) -> None:
@@ -132,7 +132,7 @@ class Outgoing(StreamTransport):
                 made.setsockopt(_TCP, _NODELAY, 1)
             if source is not None:
                 made.bind(source)
-            status = made.connect_ex(self._raw)
+            status = made.connect_ex(self.rawPeer)
             if status not in _BEGUN:
                 raise _errorOf(status)
             self.poller.watch(made.fileno(), self, events)
@@ -181,6 +181,9 @@ class Outgoing(StreamTransport):
         except OSError as error:
             return error
         return None
+
+    def getPeer(self) -> Any:
+        return self._peer
 
     def _open(self) -> None:
         """There is a connection: connect the protocol."""

@@ -48,7 +48,8 @@ class IOwner(Protocol):
 
     def failed(self, failure: Failure) -> None:
         """
-        L{ready} has raised, or the reactor stops: close the connection.
+        L{ready} has raised, or the reactor stops: close the connection. If the owner has passed on the descriptor, the
+        new one is called.
 
         @param failure: the exception, which has been logged, or the reason of the reactor.
         """
@@ -77,6 +78,7 @@ class Poller:
     its number for another connection, which would then receive events of the old one.
 
     @ivar log: logs exceptions of owners.
+    @ivar owners: the owner of each descriptor, by its number. Who passes on a watched descriptor replaces its owner.
     """
 
     log: Any = Logger()
@@ -85,7 +87,7 @@ class Poller:
         """@param reactor: any of Twisted's reactors that can watch descriptors."""
         self._reactor = reactor
         self._epoll: Any = None
-        self._owners: list[IOwner] = []
+        self.owners: list[IOwner] = []
         self._watched = 0
         self._working = False
         self._ending = False
@@ -105,10 +107,10 @@ class Poller:
             self._epoll = select.epoll()
         self._epoll.register(fd, events)
         try:
-            self._owners[fd] = owner
+            self.owners[fd] = owner
         except IndexError:
-            self._owners.extend([_NOBODY] * (fd + 256 - len(self._owners)))
-            self._owners[fd] = owner
+            self.owners.extend([_NOBODY] * (fd + 256 - len(self.owners)))
+            self.owners[fd] = owner
         if not self._watched:
             self._reactor.addReader(self)
         self._watched += 1
@@ -129,13 +131,9 @@ class Poller:
         elif before:
             self._epoll.unregister(fd)
 
-    def transfer(self, fd: int, owner: IOwner) -> None:
-        """Make C{owner} the owner of C{fd}. The events stay the same."""
-        self._owners[fd] = owner
-
     def release(self, fd: int) -> None:
         """Close C{fd}, which has no owner any more."""
-        self._owners[fd] = _NOBODY
+        self.owners[fd] = _NOBODY
         self._closing.append(fd)
         if not self._working:
             self._closeReleased()
@@ -156,18 +154,17 @@ class Poller:
 
     def doRead(self) -> None:
         """Handle what is ready."""
-        owners = self._owners
+        owners = self.owners
         self._working = True
         for _ in range(MOST_ROUNDS):
             events = self._epoll.poll(0, MOST_EVENTS)
             if not events:
                 break
             for fd, what in events:
-                owner = owners[fd]
                 try:
-                    owner.ready(fd, what)
+                    owners[fd].ready(fd, what)
                 except Exception:
-                    self._raised(owner)
+                    self._raised(owners[fd])
             if self._soon or self._closing:
                 self._finish()
         self._working = False
@@ -225,5 +222,5 @@ class Poller:
 
         @param reason: passed to their owners.
         """
-        for owner in list(self._owners):
+        for owner in list(self.owners):
             self._giveUp(owner, reason)

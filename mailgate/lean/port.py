@@ -61,7 +61,8 @@ class LeanPort:
         @param reactor: the clock.
         @param fd: the listening socket. The caller keeps it, and this makes a duplicate.
         @param family: its address family.
-        @param factory: makes the protocols.
+        @param factory: makes the protocols. Its C{buildProtocol} gets L{None} for the address of the peer if it has
+            C{ignoresPeer}: making an object of Twisted's takes time.
         @param batch: the most connections to accept at once. Where other processes accept from the same socket, 1
             leaves the next connection to the least busy process.
         """
@@ -69,6 +70,7 @@ class LeanPort:
         self._reactor = reactor
         self._family = family
         self._factory = factory
+        self._tellsPeer = not getattr(factory, "ignoresPeer", False)
         self._socket = socket.socket(family, socket.SOCK_STREAM, 0, os.dup(fd))
         self._batch = batch
         self._listening = False
@@ -120,13 +122,16 @@ class LeanPort:
                 self._rest(error)
                 return
             os.set_blocking(accepted, False)
-            address = addressOf(family, peer)
-            transport = StreamTransport(poller, accepted, family, address, noDelay)
+            transport = StreamTransport(poller, accepted, family, peer, noDelay)
             transport.accepted = True
             try:
-                self._begin(factory, transport, address)
+                protocol = factory.buildProtocol(transport.getPeer() if self._tellsPeer else None)
+                if protocol is None:
+                    os.close(accepted)
+                else:
+                    transport.open(protocol)
             except Exception:
-                poller.log.failure("unhandled exception while accepting a connection", Failure())
+                self._giveUp(transport)
             if not self._listening:
                 return
 
@@ -144,19 +149,15 @@ class LeanPort:
         accepted, peer = self._socket.accept()
         return accepted.detach(), peer
 
-    def _begin(self, factory: Any, transport: StreamTransport, address: IAddress) -> None:
-        protocol = None
-        try:
-            protocol = factory.buildProtocol(address)
-        finally:
-            if protocol is None:
-                os.close(transport.fd)
-        if protocol is not None:
-            try:
-                transport.open(protocol)
-            except Exception:
-                transport.failed(Failure())
-                raise
+    def _giveUp(self, transport: StreamTransport) -> None:
+        """An exception is being handled: the factory or the protocol of C{transport} raised it, or the system."""
+        failure = Failure()
+        if transport.protocol is not None:
+            transport.failed(failure)
+        elif transport.connected:
+            # Nothing watches it yet.
+            os.close(transport.fd)
+        self._poller.log.failure("unhandled exception while accepting a connection", failure)
 
     def _rest(self, error: OSError) -> None:
         """Leave new connections in the queue for a moment. Trying again at once would keep the CPU busy."""

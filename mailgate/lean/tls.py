@@ -54,6 +54,10 @@ class TLSLayer:
     @ivar closed: whether nothing more is sent.
     """
 
+    closed = False
+    _closing = False
+    _unread = False
+    _ended = False
     _hello: ClientHello | None = None
     """The incomplete ClientHello, if its tickets matter."""
 
@@ -67,10 +71,6 @@ class TLSLayer:
         self._creator = creator
         self._transport = transport
         self.early: list[bytes] = []
-        self.closed = False
-        self._closing = False
-        self._unread = False
-        self._ended = False
 
     @property
     def connection(self) -> Any:
@@ -143,20 +143,20 @@ class TLSLayer:
     def _advance(self) -> None:
         transport, engine = self._transport, self.engine
         try:
-            if engine.handshaken or self._shakeHands():
+            if (engine.handshaken or self._shakeHands()) and not engine.isDry:
                 self._read()
         except SSL.Error as error:
             self._fail(error)
             return
         if transport.connected:
             output = engine.output()
-            isSilent = not output
-            transport.send(output)
-            if engine.handshaken:
-                engine.settle()
-            elif isSilent:
+            if output:
+                transport.send(output)
+            elif not engine.handshaken:
                 # The peer's messages arrive in several pieces.
                 acknowledge(transport.fd)
+            if engine.handshaken:
+                engine.settle()
 
     def _shakeHands(self) -> bool:
         """Continue the handshake, and return whether it is complete and the connection open."""
@@ -172,9 +172,9 @@ class TLSLayer:
         if not done:
             return False
         # The last messages of the handshake are sent together with the protocol's first data.
-        early, self.early = self.early, []
-        for data in early:
-            self._encrypt(data)
+        if self.early:
+            engine.write(b"".join(self.early))
+            self.early = []
         if self._closing:
             self.close()
             transport.closeNotified()
@@ -186,7 +186,7 @@ class TLSLayer:
         """Deliver decrypted data to the protocol, as long as it reads."""
         transport, engine = self._transport, self.engine
         self._unread = False
-        while transport.connected:
+        while transport.connected and not engine.isDry:
             if not transport.reading:
                 self._unread = True
                 return
@@ -197,9 +197,8 @@ class TLSLayer:
                     self._ended = True
                     transport.readEnded(ConnectionDone())
                 return
-            if data is None:
-                return
-            transport.protocol.dataReceived(bytes(data))
+            if data is not None:
+                transport.protocol.dataReceived(bytes(data))
 
     def _fail(self, error: Exception) -> None:
         """TLS has failed: send the alert if possible, and close the connection."""
@@ -213,20 +212,18 @@ class TLSLayer:
 
     def write(self, data: bytes) -> None:
         """Encrypt C{data} and send it."""
-        if self.closed or not self._transport.connected:
+        transport, engine = self._transport, self.engine
+        if self.closed or not transport.connected:
             return
-        if self.engine.handshaken:
+        if engine.handshaken:
             try:
-                self._encrypt(data)
+                engine.write(data)
+                transport.send(engine.output())
             except SSL.Error as error:
                 # The protocol learns it from connectionLost, as with any lost connection.
                 self._fail(error)
         elif data:
             self.early.append(bytes(data))
-
-    def _encrypt(self, data: bytes) -> None:
-        self.engine.write(data)
-        self._transport.send(self.engine.output())
 
     def lost(self) -> None:
         """The connection is closed, by either side."""

@@ -18,7 +18,6 @@ from typing import Any
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
-    IAddress,
     IConsumer,
     IHalfCloseableProtocol,
     IPushProducer,
@@ -27,7 +26,8 @@ from twisted.internet.interfaces import (
     ITLSTransport,
 )
 from twisted.python.failure import Failure
-from zope.interface import directlyProvides, implementer
+from zope.interface import implementer
+from zope.interface.declarations import Provides
 
 from mailgate.lean.descriptors import addressOf, ask, reset
 from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
@@ -73,18 +73,18 @@ class StreamTransport:
     _streaming = False
     _producerPaused = False
 
-    def __init__(self, poller: Poller, fd: int, family: int, peer: IAddress, noDelay: bool = False) -> None:
+    def __init__(self, poller: Poller, fd: int, family: int, peer: Any, noDelay: bool = False) -> None:
         """
         @param poller: watches the descriptor.
         @param fd: the connected descriptor, which this takes over.
         @param family: its address family.
-        @param peer: the address of the peer.
+        @param peer: the address of the peer, as the system has it.
         @param noDelay: whether TCP_NODELAY is set already.
         """
         self.fd = fd
         self.poller = poller
         self.family = family
-        self._peer = peer
+        self.rawPeer = peer
         self._noDelay = noDelay
 
     def open(self, protocol: Any) -> None:
@@ -102,7 +102,7 @@ class StreamTransport:
     # What the poller calls.
 
     def ready(self, fd: int, events: int) -> None:
-        if events != READABLE or not self._wanted & READABLE:
+        if events & self._wanted != READABLE:
             self._react(events)
             return
         try:
@@ -210,7 +210,7 @@ class StreamTransport:
             self.producer.pauseProducing()
 
     def _broken(self, error: OSError) -> None:
-        """Nothing more can be written. connectionLost() comes later, because a caller of write() does not expect it."""
+        """Nothing more can be written. connectionLost() comes later: a caller of write() does not expect it."""
         self._writeEnded = True
         failure = _lost(error)
         self.poller.soon(lambda: self.connectionLost(failure))
@@ -397,7 +397,7 @@ class StreamTransport:
                 self.tls = TLSLayer(self, None, contextFactory)
             else:
                 self.tls = TLSLayer(self, makeEngine(contextFactory, False))
-            directlyProvides(self, ISSLTransport)
+            self.__provides__ = _SECURED
             self.tls.start()
 
     def getHandle(self) -> Any:
@@ -411,7 +411,7 @@ class StreamTransport:
     # The addresses, and TCP.
 
     def getPeer(self) -> Any:
-        return self._peer
+        return addressOf(self.family, self.rawPeer)
 
     def getHost(self) -> Any:
         return addressOf(self.family, self._ask("getsockname"))
@@ -437,13 +437,14 @@ class StreamTransport:
 
     def surrender(self) -> bytes | None:
         """
-        Leave the descriptor to a relay, watched only for reading. Return the bytes that are not sent yet; L{None} if
-        there are none. The caller breaks the reference cycle with the protocol.
+        Leave the descriptor to a relay, watched for reading, and for writing if there are bytes that are not sent yet.
+        Return those; L{None} if there are none. The caller breaks the reference cycles with the protocol and C{tls}.
         """
-        unsent = b"".join(self._waiting) if self._waiting else None
-        if self._watched != READABLE:
-            self._watch(READABLE)
+        unsent, events = (b"".join(self._waiting), READABLE | WRITABLE) if self._waiting else (None, READABLE)
+        if self._watched != events:
+            self._watch(events)
         self.connected = False
-        # Break the reference cycle.
-        self.tls = None
         return unsent
+
+
+_SECURED = Provides(StreamTransport, ISSLTransport)  # directlyProvides() would look it up for each connection.

@@ -26,7 +26,7 @@ SMALL = 1024
 class BufferedEnd(RelayEnd):
     """One connection, with or without TLS. At least one side of the relay uses TLS."""
 
-    __slots__ = ()
+    __slots__ = ("_engine",)
 
     def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
@@ -37,15 +37,23 @@ class BufferedEnd(RelayEnd):
         """
         tls = transport.tls
         super().__init__(transport, expected)
+        self._engine: TLSEngine | None = None
         if tls is not None:
             self._engine = tls.engine
-            self._engine.forget()
+            tls.engine.forget()
+            # Break the reference cycle.
+            transport.tls = None
+
+    @property
+    def isEncrypted(self) -> bool:
+        return self._engine is not None
 
     def begin(self, data: bytes) -> None:
         super().begin(data)
-        if self._engine is not None and self.fd >= 0:
-            # The engine may hold decrypted bytes that the dialogue did not read.
-            self._decrypt(self._engine)
+        engine = self._engine
+        if engine is not None and not engine.isDry and self.fd >= 0:
+            # The dialogue did not read all that the engine holds.
+            self._received(b"", 0)
 
     def settle(self) -> None:
         if self._engine is not None:
@@ -57,45 +65,42 @@ class BufferedEnd(RelayEnd):
         if count:
             if count < LITTLE:
                 self._size = LITTLE
-            self._received(target[:count], len(target))
+            self._received(target[:count], count, len(target))
             self._measure(count, len(target))
         else:
             self._cut()
 
-    def _received(self, data: bytes | memoryview, room: int = LITTLE) -> None:
+    def _received(self, data: bytes | memoryview, size: int, room: int = LITTLE) -> None:
         """
         Take what was read from the connection.
 
         @param data: the bytes.
+        @param size: how many they are.
         @param room: how many it could have been.
         """
         engine = self._engine
         if engine is None:
-            self._pass(data)
+            self._pass(data, size)
         else:
             engine.feed(data)
-            self._decrypt(engine)
-        if (len(data) > SMALL or room > LITTLE) and self.fd >= 0:
-            self.relay.means.flown(self.relay, len(data) < room)
+            try:
+                plain = engine.read()
+                while plain is not None:
+                    self._pass(plain, len(plain))
+                    plain = None if engine.isDry or self.finished else engine.read()
+            except PeerClosed:
+                self._ended()
+            except SSL.Error:
+                self._broken(engine)
+            output = engine.output()
+            if output:
+                self._answer(output)
+        if (size > SMALL or room > LITTLE) and self.fd >= 0:
+            self.relay.means.flown(self.relay, size < room)
 
     def _cut(self) -> None:
         # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
         self.relay.lost(self) if self._engine is not None else self._ended()
-
-    def _decrypt(self, engine: TLSEngine) -> None:
-        try:
-            data = engine.read()
-            while data is not None and not self.finished:
-                self._pass(data)
-                data = None if engine.isDry else engine.read()
-        except PeerClosed:
-            self._ended()
-        except SSL.Error:
-            self._broken(engine)
-        if self.fd >= 0:
-            output = engine.output()
-            if output:
-                self._answer(output)
 
     def _answer(self, data: bytes | memoryview) -> None:
         """Send what TLS itself answers, such as the answer to a KeyUpdate."""
@@ -107,14 +112,9 @@ class BufferedEnd(RelayEnd):
 
     def _broken(self, engine: TLSEngine) -> None:
         """The ciphertext is invalid: send the alert, and drop the connection."""
-        self._putOutput(engine)
+        self.put(engine.output())
         if self.fd >= 0:
             self.relay.lost(self)
-
-    def _putOutput(self, engine: TLSEngine) -> None:
-        output = engine.output()
-        if output and self.fd >= 0:
-            self.put(output)
 
     put = RelayEnd.send
     """Send what is encrypted already."""
@@ -131,17 +131,19 @@ class BufferedEnd(RelayEnd):
         self.put(data)
 
     def finishWriting(self) -> None:
-        self._sendCloseNotify()
+        if self._engine is not None:
+            self._sendCloseNotify(self._engine)
         super().finishWriting()
 
     def close(self) -> None:
-        self._sendCloseNotify()
+        if self._engine is not None:
+            self._sendCloseNotify(self._engine)
         super().close()
 
-    def _sendCloseNotify(self) -> None:
-        if self._engine is not None and self._state == OPEN:
-            self._engine.closeNotify()
-            self._putOutput(self._engine)
+    def _sendCloseNotify(self, engine: TLSEngine) -> None:
+        if self._state == OPEN:
+            engine.closeNotify()
+            self.put(engine.output())
 
     def release(self) -> None:
         if self._engine is not None and self.fd >= 0:

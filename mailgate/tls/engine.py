@@ -84,20 +84,18 @@ class TLSEngine(ABC):
         @raise Exception: what the creator of the connection passed to C{failVerification}.
         """
         assert self.connection is not None
-        while True:
-            try:
-                self.connection.do_handshake()
-            except SSL.WantReadError:
-                if not self._supply():
-                    return False
-            except SSL.Error:
-                verification = self.connection.get_app_data()
-                if isinstance(verification, Verification) and verification.failure is not None:
-                    verification.failure.raiseException()
-                raise
-            else:
-                self.handshaken = True
-                return True
+        try:
+            self.handshaken = done = self._shakeHands()
+        except SSL.Error:
+            verification = self.connection.get_app_data()
+            if isinstance(verification, Verification) and verification.failure is not None:
+                verification.failure.raiseException()
+            raise
+        return done
+
+    @abstractmethod
+    def _shakeHands(self) -> bool:
+        """Continue the handshake, and return whether it is complete. Raises SSL.Error if it failed."""
 
     @abstractmethod
     def feed(self, data: Buffer) -> None:
@@ -158,10 +156,6 @@ class TLSEngine(ABC):
     def _shutdown(self) -> None:
         """Queue a close_notify, unless the connection has failed."""
 
-    def _supply(self) -> bool:
-        """Pass ciphertext that was held back to OpenSSL, and return whether there was any."""
-        return False
-
     def _raiseFailure(self) -> None:
         """Raise the error that interrupted the previous read, if there was one."""
         failure, self._failure = self._failure, None
@@ -192,6 +186,16 @@ class PublicEngine(TLSEngine):
         self._session = connection
         self._unread = bytearray()
         self._sealed = bytearray()
+
+    def _shakeHands(self) -> bool:
+        while True:
+            try:
+                self._session.do_handshake()
+            except SSL.WantReadError:
+                if not self._supply():
+                    return False
+            else:
+                return True
 
     def feed(self, data: Buffer) -> None:
         self.isDry = False
@@ -243,6 +247,7 @@ class PublicEngine(TLSEngine):
             return
 
     def _supply(self) -> bool:
+        """Pass ciphertext that was held back to OpenSSL, and return whether there was any."""
         piece = self._unread[:RECORD]
         if not piece:
             return False

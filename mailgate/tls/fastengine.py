@@ -24,7 +24,7 @@ _SMALL = 1024
 class FastBinding:
     """
     The private parts of pyOpenSSL that L{FastEngine} uses, and the shared buffers. L{FastEngine} also uses a
-    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl} and C{_info_callback}.
+    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl}, C{_info_callback}, C{_verify_helper} and C{_raise_ssl_error}.
 
     @raise AttributeError: this pyOpenSSL lacks one of them.
     """
@@ -33,12 +33,13 @@ class FastBinding:
         """Bind C{lib} and C{ffi} of C{OpenSSL._util}."""
         self.null, self.fromBuffer, self._string = ffi.NULL, ffi.from_buffer, ffi.string
         self.sslRead, self.sslWrite, self.sslShutdown = lib.SSL_read, lib.SSL_write, lib.SSL_shutdown
-        self.sslSetBIO, self._sslGetError = lib.SSL_set_bio, lib.SSL_get_error
+        self.sslHandshake, self.sslSetBIO, self.sslGetError = lib.SSL_do_handshake, lib.SSL_set_bio, lib.SSL_get_error
         self.bioRead, self.bioWrite, self.bioMemData = lib.BIO_read, lib.BIO_write, lib.BIO_get_mem_data
         self._bioNew, self._bioMethod = lib.BIO_new, lib.BIO_s_mem()
-        self._setMode, self._clearMode = lib.SSL_set_mode, lib.SSL_clear_mode
+        self._setOptions, self._setMode, self._clearMode = lib.SSL_set_options, lib.SSL_set_mode, lib.SSL_clear_mode
         self._releaseBuffers, self._partialWrite = lib.SSL_MODE_RELEASE_BUFFERS, lib.SSL_MODE_ENABLE_PARTIAL_WRITE
-        self._wantRead, self._zeroReturn = lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_ZERO_RETURN
+        self._setVerify, self._verifyMode = lib.SSL_set_verify, lib.SSL_get_verify_mode
+        self.wantRead, self._zeroReturn = lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_ZERO_RETURN
         self.clearErrors, self._nextError = lib.ERR_clear_error, lib.ERR_get_error
         self._library, self._reason = lib.ERR_lib_error_string, lib.ERR_reason_error_string
         # cffi must not take memoryviews: the garbage collector crashes on a memoryview that cffi still uses.
@@ -53,14 +54,22 @@ class FastBinding:
         @raise MemoryError: OpenSSL cannot allocate it.
         """
         bio = self._bioNew(self._bioMethod)
-        if bio == self.null:
+        if not bio:
             raise MemoryError("OpenSSL cannot allocate a memory BIO")
         return bio
 
-    def setModes(self, ssl: Any) -> None:
-        """Make C{ssl} free its record buffers when they are empty, and encrypt all that a write passes to it."""
+    def prepare(self, ssl: Any) -> None:
+        """
+        Make C{ssl} free its record buffers when they are empty, encrypt all that a write passes to it, and refuse
+        renegotiation. That would verify certificates again, by callbacks that L{dropVerifier} has removed.
+        """
         self._setMode(ssl, self._releaseBuffers)
         self._clearMode(ssl, self._partialWrite)
+        self._setOptions(ssl, SSL.OP_NO_RENEGOTIATION)
+
+    def dropVerifier(self, ssl: Any) -> None:
+        """Remove the callback that verifies certificates from C{ssl}."""
+        self._setVerify(ssl, self._verifyMode(ssl), self.null)
 
     def explain(self, ssl: Any, result: int) -> Exception | None:
         """
@@ -71,15 +80,15 @@ class FastBinding:
         @return: L{None} if OpenSSL needs more ciphertext, or else the exception to raise, with OpenSSL's queue of
             errors.
         """
-        error = self._sslGetError(ssl, result)
-        if error == self._wantRead:
+        error = self.sslGetError(ssl, result)
+        if error == self.wantRead:
             return None
         queued = self._errors()
         # Before OpenSSL 4, errors that other calls left in the queue make this call look failed. The queue is empty
         # now.
         if queued:
-            error = self._sslGetError(ssl, result)
-        if error == self._wantRead:
+            error = self.sslGetError(ssl, result)
+        if error == self.wantRead:
             return None
         return PeerClosed() if error == self._zeroReturn else SSL.Error(queued)
 
@@ -110,15 +119,26 @@ class FastEngine(TLSEngine):
         """
         super().__init__(connection)
         private: Any = connection
-        # A renegotiation would verify certificates again, by callbacks that forget() has freed.
-        private.set_options(SSL.OP_NO_RENEGOTIATION)
         self._binding = binding
         self._ssl = private._ssl
         self._intoSSL = private._into_ssl
         self._fromSSL = private._from_ssl
         self._needed: object = None
         self._grown = False
-        binding.setModes(self._ssl)
+        binding.prepare(self._ssl)
+
+    def _shakeHands(self) -> bool:
+        binding, ssl = self._binding, self._ssl
+        result = binding.sslHandshake(ssl)
+        if result <= 0 and binding.sslGetError(ssl, result) == binding.wantRead:
+            return False
+        connection: Any = self.connection
+        if result <= 0 or connection._verify_helper is not None:
+            # pyOpenSSL keeps the exceptions of its callbacks for this.
+            connection._raise_ssl_error(ssl, result)
+        # OpenSSL has used all bytes of the handshake: what is left are data.
+        self.isDry = not binding.bioMemData(self._intoSSL, binding.null)
+        return bool(result > 0)
 
     def feed(self, data: Buffer) -> None:
         size = len(data)
@@ -136,17 +156,16 @@ class FastEngine(TLSEngine):
         if self._failure is not None:
             self._raiseFailure()
         binding = self._binding
-        sslRead, ssl, plain = binding.sslRead, self._ssl, binding.plain
-        size = got = sslRead(ssl, plain, READ_SIZE)
+        size = got = binding.sslRead(self._ssl, binding.plain, READ_SIZE)
         # Each call returns one record at most. Call it no more once all ciphertext is used: it would return an error.
-        while got > 0 and size < READ_SIZE and binding.bioMemData(self._intoSSL, binding.null):
-            got = sslRead(ssl, plain + size, READ_SIZE - size)
+        while binding.bioMemData(self._intoSSL, binding.null) and got > 0 and size < READ_SIZE:
+            got = binding.sslRead(self._ssl, binding.plain + size, READ_SIZE - size)
             if got > 0:
                 size += got
         if got > 0:
             self.isDry = size < READ_SIZE
         else:
-            self._failure = binding.explain(ssl, got)
+            self._failure = binding.explain(self._ssl, got)
             self.isDry = self._failure is None
             if size <= 0:
                 self._raiseFailure()
@@ -155,18 +174,18 @@ class FastEngine(TLSEngine):
 
     def write(self, data: Buffer) -> None:
         assert self.handshaken
-        binding = self._binding
-        size = left = len(data)
+        binding, left = self._binding, len(data)
         source = data if data.__class__ is bytes else binding.fromBuffer(data)
         while left:
             sent = binding.sslWrite(self._ssl, source, left)
+            if sent == left:
+                return
             if sent <= 0:
                 # The traceback must not keep cffi's buffer, see FastBinding.
                 del source
                 raise binding.explain(self._ssl, sent) or SSL.WantReadError()
             left -= sent
-            if left:
-                source = binding.fromBuffer(data) + (size - left)
+            source = binding.fromBuffer(data) + (len(data) - left)
 
     def output(self) -> memoryview | bytes:
         binding = self._binding
@@ -181,33 +200,29 @@ class FastEngine(TLSEngine):
         return binding.sealedView[:size]
 
     def encrypt(self, data: Buffer) -> memoryview | bytes:
-        size = len(data)
-        if not 0 < size <= READ_SIZE:
-            return super().encrypt(data)
-        binding, filled, source = self._binding, 0, self._binding.fromBuffer(data)
-        for at in range(0, size, _PIECE):
-            sent = binding.sslWrite(self._ssl, source + at, min(_PIECE, size - at))
-            if sent <= 0:
-                del source  # As in write.
-                raise binding.explain(self._ssl, sent) or SSL.WantReadError()
+        if len(data) <= _PIECE:
+            self.write(data)
+            return self.output()
+        binding, filled, pieces = self._binding, 0, memoryview(data)
+        for at in range(0, len(data), _PIECE):
+            self.write(pieces[at : at + _PIECE])
             filled += max(0, binding.bioRead(self._fromSSL, binding.sealed + filled, _OUTPUT_SIZE - filled))
-        if filled > _SMALL:
-            self._grown = True
+        self._grown = True
         # The order matters: output() reuses the buffer.
         return binding.sealedView[:filled] if filled < _OUTPUT_SIZE else bytes(binding.sealedView) + self.output()
 
     def settle(self) -> None:
-        if not self._grown:
-            return
         binding = self._binding
-        sizeOf, null = binding.bioMemData, binding.null
-        if sizeOf(self._intoSSL, null) or sizeOf(self._fromSSL, null):
+        # A dry engine has used all that was fed.
+        if not (self._grown and self.isDry) or binding.bioMemData(self._fromSSL, binding.null):
             return
         self._grown = False
-        self._intoSSL, self._fromSSL = binding.newBIO(), binding.newBIO()
+        self._intoSSL, self._fromSSL = into, out = binding.newBIO(), binding.newBIO()
         # This frees the previous two.
-        binding.sslSetBIO(self._ssl, self._intoSSL, self._fromSSL)
-        self._tellConnection(self._intoSSL, self._fromSSL)
+        binding.sslSetBIO(self._ssl, into, out)
+        connection: Any = self.connection
+        if connection is not None:
+            connection._into_ssl, connection._from_ssl = into, out
 
     def forget(self) -> None:
         assert self.handshaken
@@ -216,18 +231,13 @@ class FastEngine(TLSEngine):
             return
         context = connection.get_context()
         # OpenSSL calls these callbacks for every alert, and pyOpenSSL then needs the connection.
-        watched = getattr(connection, "_info_callback", None) or getattr(context, "_info_callback", None)
+        watched = "_info_callback" in vars(connection) or context._info_callback
         self._needed = connection if watched else context
-        # Remove the connection's own callback, which is freed with the connection: OpenSSL would keep its address.
-        connection.set_verify(connection.get_verify_mode())
-        self._tellConnection(None, None)
+        # The connection's own callback is freed with the connection: OpenSSL would keep its address.
+        self._binding.dropVerifier(self._ssl)
+        # The connection must never use the BIOs that settle() frees.
+        connection._into_ssl = connection._from_ssl = None
         self.connection = None
-
-    def _tellConnection(self, intoSSL: Any, fromSSL: Any) -> None:
-        """Set the BIOs that pyOpenSSL's connection refers to. It must never use the freed ones."""
-        connection: Any = self.connection
-        if connection is not None:
-            connection._into_ssl, connection._from_ssl = intoSSL, fromSSL
 
     def _shutdown(self) -> None:
         if self._binding.sslShutdown(self._ssl) < 0:

@@ -34,10 +34,13 @@ def _connect(contextFactory: Any, server: bool) -> SSL.Connection:
 
     @raise TypeError: C{startTLS} would not accept C{contextFactory}.
     """
-    verification: Any = Verification()
     if server and ITicketReader.providedBy(contextFactory):
+        # It does not call failVerification().
         connection = contextFactory.newConnection()
-    elif server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
+        connection.set_accept_state()
+        return connection
+    verification: Any = Verification()
+    if server and IOpenSSLServerConnectionCreator.providedBy(contextFactory):
         connection = contextFactory.serverConnectionForTLS(verification)
     elif not server and IOpenSSLClientConnectionCreator.providedBy(contextFactory):
         connection = contextFactory.clientConnectionForTLS(verification)
@@ -125,22 +128,25 @@ def _talks(kind: EngineKind) -> bool:
 
 
 def _refuses(kind: EngineKind) -> bool:
-    """Whether an engine of C{kind} refuses a forged record, with a reason and an alert."""
-    engine, _ = _acquainted(kind)
+    """Whether engines of C{kind} refuse a forged record and a forged handshake, with a reason and an alert."""
+    (engine, _), stranger = _acquainted(kind), kind(_server())
     engine.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
-    try:
-        engine.read()
-    except SSL.Error as error:
-        return bool(error.args[0]) and bool(engine.output())
-    return False
+    stranger.feed(b"\x16\x03\x01\x00\x05hello")
+    for refusing, attempt in ((engine, engine.read), (stranger, stranger.handshake)):
+        try:
+            attempt()
+        except SSL.Error as error:
+            if error.args[0] and refusing.output():
+                continue
+        return False
+    return True
 
 
 def _acquainted(kind: EngineKind) -> tuple[TLSEngine, TLSEngine]:
     """An engine of C{kind} and a public one that have completed a handshake."""
-    server, client = SSL.Connection(_selfSigned(), None), SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
-    server.set_accept_state()
+    client = SSL.Connection(SSL.Context(SSL.TLS_METHOD), None)
     client.set_connect_state()
-    engine, peer = kind(server), PublicEngine(client)
+    engine, peer = kind(_server()), PublicEngine(client)
     for _ in range(3):
         peer.handshake()
         _carry(peer, engine)
@@ -148,6 +154,12 @@ def _acquainted(kind: EngineKind) -> tuple[TLSEngine, TLSEngine]:
         _carry(engine, peer)
     assert engine.handshaken and peer.handshaken
     return engine, peer
+
+
+def _server() -> SSL.Connection:
+    connection = SSL.Connection(_selfSigned(), None)
+    connection.set_accept_state()
+    return connection
 
 
 def _carry(source: TLSEngine, target: TLSEngine) -> None:

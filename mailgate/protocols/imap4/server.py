@@ -90,7 +90,7 @@ class IMAP4Server(ProxyServer):
         """Return whether the buffer begins with a line of ID, as far as its first C{limit} bytes say so."""
         if self._parser is not None:
             return self._parser.word == b"ID"
-        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.intake.buffer[:limit])
+        return not self._isPassedOver and self.session.phase is Phase.COMMAND and beginsID(self.buffer[:limit])
 
     def greet(self) -> None:
         announcement = self.factory.announcement
@@ -152,7 +152,7 @@ class IMAP4Server(ProxyServer):
     def overflowed(self) -> None:
         if self._parser is None and not self._isPassedOver and self.session.phase is Phase.COMMAND:
             # What is buffered beyond the limit depends on how the line was cut.
-            self._salvageTag(bytes(self.intake.buffer[: self.settings.clientBuffer]))
+            self._salvageTag(bytes(self.buffer[: self.settings.clientBuffer]))
         self.invalid()
 
     def _salvageTag(self, line: bytes) -> None:
@@ -212,7 +212,7 @@ class IMAP4Server(ProxyServer):
         literal = literalAtEnd(line)
         self._isPassedOver = literal is not None and not literal.synchronizing
         if literal is not None and self._isPassedOver:
-            self.intake.discard(literal.octets)
+            self.discard(literal.octets)
         elif self.countCommand():
             self.reply(b"BAD Log in first")
 
@@ -233,12 +233,12 @@ class IMAP4Server(ProxyServer):
         return b""
 
     def _obey(self, word: bytes, command: Command, arguments: list[bytes]) -> None:
-        if self.countCommand():
-            refusal = b"" if self.factory.takesAll else self._refusal(word, command)
-            if refusal:
-                self.reply(refusal)
-            else:
-                command.act(self, arguments)
+        if not self.countCommand():
+            return
+        if self.factory.takesAll or not (refusal := self._refusal(word, command)):
+            command.act(self, arguments)
+        else:
+            self.reply(refusal)
 
     def _ask(self, parser: CommandParser, literal: Literal, line: bytes) -> None:
         buffer = self.settings.clientBuffer
@@ -253,7 +253,7 @@ class IMAP4Server(ProxyServer):
         self._parser = parser
         if literal.synchronizing:
             self.transport.write(b"+ OK\r\n")
-        self.intake.expectLiteral(literal.octets)
+        self.expectLiteral(literal.octets)
 
     def literalReceived(self, octets: bytes) -> None:
         assert self._parser is not None

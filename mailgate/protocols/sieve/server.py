@@ -234,7 +234,7 @@ class SieveServer(ProxyServer):
             self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._used += octets
-            self.intake.expectLiteral(octets)
+            self.expectLiteral(octets)
 
     def _passOver(self, line: bytes) -> None:
         """Discard a line of an invalid command, and its literal. Refuse the command at its end."""
@@ -246,7 +246,7 @@ class SieveServer(ProxyServer):
             self.end(Outcome.TOO_LONG, b'BYE "Literal size too large"\r\n')
         else:
             self._isPassedOver = True
-            self.intake.discard(octets)
+            self.discard(octets)
 
     def _forgetCommand(self) -> None:
         # Set only if they differ: an object with thirty attributes of its own takes more time and memory in Python.

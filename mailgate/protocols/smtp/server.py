@@ -120,7 +120,7 @@ class SMTPServer(ProxyServer):
         """Look up the client's host name and delay the greeting until then. Input meanwhile stays in the buffer."""
         self._unnamedSince = self.clock.seconds()
         # The look-up has its own limit, but no wait may be without a deadline.
-        self.patience.allow(reverseDNS.longest + self.dialogue.timeout)
+        self.allow(reverseDNS.longest + self.dialogue.timeout)
         self.pending = lookup = reverseDNS.nameOf(self._host)
         lookup.addCallbacks(self._named, lambda failure: failure.trap(CancelledError))
 
@@ -128,7 +128,7 @@ class SMTPServer(ProxyServer):
         assert self._unnamedSince is not None
         self.pending = None
         # The time of the look-up does not count against the client.
-        self.patience.giveBack(self.clock.seconds() - self._unnamedSince)
+        self.giveBack(self.clock.seconds() - self._unnamedSince)
         self._unnamedSince = None
         self._clientName = name
         self._greetInTime()
@@ -139,10 +139,10 @@ class SMTPServer(ProxyServer):
         if not delay:
             self._sayHello()
             return
-        if self.intake.buffer:
+        if self.buffer:
             self.receivedBeforeGreeting()
             return
-        self.patience.allow(delay + self.dialogue.timeout)
+        self.allow(delay + self.dialogue.timeout)
         self.pending = deferLater(self.clock, delay, self._greetLate)
         self.pending.addErrback(lambda failure: failure.trap(CancelledError))
 
@@ -154,7 +154,7 @@ class SMTPServer(ProxyServer):
     def _sayHello(self) -> None:
         self.transport.write(b"220 " + self._name + b" ESMTP ready\r\n")
         self.session.enter(Phase.COMMAND)
-        self.patience.extend()
+        self.extend()
 
     def receivedBeforeGreeting(self) -> None:
         if self._unnamedSince is not None:
@@ -254,7 +254,7 @@ class SMTPServer(ProxyServer):
             if size[2]:
                 # The message ends here, and its MAIL with it.
                 self._mail = None
-            self.intake.discard(int(size[1]))
+            self.discard(int(size[1]))
 
     def discarded(self) -> None:
         if self.needsTLS:

@@ -31,6 +31,7 @@ from mailgate.login import Backend, BackendTLS
 from mailgate.protocols.pop3 import POP3
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
+from mailgate.relay.terms import Terms
 from mailgate.session import Phase, Session
 from mailgate.test.backend.test_client import GREETING, OK
 from mailgate.test.support.places import placesFor
@@ -113,7 +114,8 @@ class SocketTests(TestCase):
         left = LeftTransport()
         left.connect(RelayedProtocol())
         left.registerProducer(left.protocol, True)
-        relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)
+        relays = Relays(Clock())
+        relay = relays.between(left.protocol, client, session, Terms(relays, 50.0, 50.0, lambda relay: None))
         relay.start(client.reply, b"")
         return left
 

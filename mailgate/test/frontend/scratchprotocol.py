@@ -183,7 +183,7 @@ class SieveServer(ProxyServer):
                 if literal is None or self._used + literal.octets + 2 > self.settings.clientBuffer:
                     raise SyntaxProblem
                 self._used += len(line) + 2
-                self.intake.expectLiteral(literal.octets)
+                self.expectLiteral(literal.octets)
                 return False
             strings.append(found[0])
             position = found[1]

@@ -65,7 +65,7 @@ class FindingsTests(SynchronousTestCase):
         factory: Any = conversation.factory
         factory.tls = FakeTLS()
         if wildcard:
-            factory.local = None
+            factory.isWildcard, factory.localHost, factory.localPort = True, "", 0
         self.patch(FakeTransport, "getHost", self._getHost)
         if tls:
             conversation.says(b"STLS")
@@ -156,11 +156,12 @@ class ListenTests(SynchronousTestCase):
     def test_addresses(self) -> None:
         """A listener with an address and a port has one; wildcards, unix sockets and chosen ports have none."""
         for host, port, local in (
-            ("127.0.0.1", 143, ("127.0.0.1", 143)),
-            ("::1", 143, ("::1", 143)),
-            ("0.0.0.0", 143, None),
-            ("::", 143, None),
-            ("127.0.0.1", 0, None),
-            ("unix:/run/x.sock", 0, None),
+            ("127.0.0.1", 143, (False, "127.0.0.1", 143)),
+            ("::1", 143, (False, "::1", 143)),
+            ("0.0.0.0", 143, (True, "", 0)),
+            ("::", 143, (True, "", 0)),
+            ("127.0.0.1", 0, (True, "", 0)),
+            ("unix:/run/x.sock", 0, (True, "", 0)),
         ):
-            self.assertEqual(makeFactory(ListenAddress(host, port)).local, local)
+            factory = makeFactory(ListenAddress(host, port))
+            self.assertEqual((factory.isWildcard, factory.localHost, factory.localPort), local)

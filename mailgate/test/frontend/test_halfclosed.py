@@ -328,7 +328,7 @@ class TransportTests(SynchronousTestCase):
         self.addCleanup(self.peer.close)
         accepted.setblocking(False)
         self.near = Near()
-        self.transport = StreamTransport(self.poller, accepted.detach(), socket.AF_INET, None)  # type: ignore[arg-type]
+        self.transport = StreamTransport(self.poller, accepted.detach(), socket.AF_INET, ("127.0.0.1", 0))
         self.transport.open(self.near)
         self.peer.shutdown(socket.SHUT_WR)
         self.turns(lambda: bool(self.near.notices))

@@ -6,45 +6,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from mailgate.frontend.framing import Unit
 from mailgate.frontend.intake import READ_AHEAD, Intake
+from mailgate.session import Phase, Session
 from mailgate.testing import FakeTransport
 
 
-@implementer(IPushProducer)
-class Recorder:
+class Recorder(Intake):
     """Records its calls. C{lit N} expects a literal, C{drop N} discards bytes, C{stop} stops listening."""
-
-    inputEnded = False
-    relayed = False
 
     def __init__(self, limit: int = 32) -> None:
         self.transport = FakeTransport()
         self.transport.registerProducer(self, True)
-        self.intake = Intake()
         self.limit = limit
         self.units: list[bytes] = []
-        self.listening = True
+        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:4242", 0.0, Phase.COMMAND)
         self.tooLong = 0
         self.begun = 0
         self.exhaustions = 0
 
-    def dataReceived(self, data: bytes) -> None:
-        self.intake.feed(data)
-        self.intake.advance(self)
-
-    def pauseProducing(self) -> None:
-        self.intake.hold(self)
-
-    def resumeProducing(self) -> None:
-        self.intake.release(self)
-
-    def stopProducing(self) -> None:
-        self.intake.close()
+    def dialogueReceived(self, data: bytes) -> None:
+        self.feed(data)
+        self.advance()
 
     def lineLimit(self) -> int:
         return self.limit
@@ -55,7 +40,7 @@ class Recorder:
     def obey(self, unit: Unit, octets: bytes) -> bool:
         if unit is Unit.TOO_LONG:
             self.tooLong += 1
-            self.listening = False
+            self.session.enter(Phase.AUTH)
             return False
         self.begun += 1
         if unit is Unit.LINE:
@@ -64,18 +49,18 @@ class Recorder:
             self.units.append(b"<" + octets + b">")
         elif unit is Unit.DISCARDED:
             self.units.append(b"dropped")
-        return self.listening
+        return self.session.phase.listens
 
     def _lineReceived(self, line: bytes) -> None:
         self.units.append(line)
         if line.startswith(b"lit "):
-            self.intake.expectLiteral(int(line[4:]))
+            self.expectLiteral(int(line[4:]))
         if line.startswith(b"drop "):
-            self.intake.discard(int(line[5:]))
+            self.discard(int(line[5:]))
         if line == b"stop":
-            self.listening = False
+            self.session.enter(Phase.AUTH)
         if line == b"again":
-            self.intake.advance(self)
+            self.advance()
 
 
 class IntakeTests(SynchronousTestCase):
@@ -113,8 +98,8 @@ class IntakeTests(SynchronousTestCase):
         recorder.dataReceived(b"stop\r\none\r\nhal")
         recorder.dataReceived(b"f\r\n")
         self.assertEqual(recorder.units, [b"stop"])
-        recorder.listening = True
-        recorder.intake.advance(recorder)
+        recorder.session.enter(Phase.COMMAND)
+        recorder.advance()
         self.assertEqual(recorder.units, [b"stop", b"one", b"half"])
 
     def test_reentrance(self) -> None:
@@ -127,8 +112,8 @@ class IntakeTests(SynchronousTestCase):
         """Bytes that were not obeyed can be taken once."""
         recorder = Recorder()
         recorder.dataReceived(b"stop\r\nrest\r\n")
-        self.assertEqual(recorder.intake.takeAll(), b"rest\r\n")
-        self.assertEqual(recorder.intake.takeAll(), b"")
+        self.assertEqual(recorder.takeAll(), b"rest\r\n")
+        self.assertEqual(recorder.takeAll(), b"")
 
     def test_exhausted(self) -> None:
         """After the last command the owner learns that no more will arrive, if it listens."""
@@ -136,9 +121,9 @@ class IntakeTests(SynchronousTestCase):
         recorder.inputEnded = True
         recorder.dataReceived(b"one\r\nstop\r\ntwo\r\nhal")
         self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop"], 0))
-        recorder.listening = True
+        recorder.session.enter(Phase.COMMAND)
         recorder.pauseProducing()
-        recorder.intake.advance(recorder)
+        recorder.advance()
         self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop"], 0))
         recorder.resumeProducing()
         self.assertEqual((recorder.units, recorder.exhaustions), ([b"one", b"stop", b"two"], 1))
@@ -147,7 +132,7 @@ class IntakeTests(SynchronousTestCase):
         """An exception in a command does not block later ones."""
         recorder = Recorder()
         self.assertRaises(ValueError, recorder.dataReceived, b"lit x\r\none\r\n")
-        recorder.intake.advance(recorder)
+        recorder.advance()
         self.assertEqual(recorder.units, [b"lit x", b"one"])
 
     def test_readAhead(self) -> None:
@@ -157,15 +142,15 @@ class IntakeTests(SynchronousTestCase):
         self.assertEqual(self.state(recorder), "producing")
         recorder.dataReceived(b"x\r\nx\r\n")
         self.assertEqual(self.state(recorder), "paused")
-        recorder.listening = True
-        recorder.intake.advance(recorder)
+        recorder.session.enter(Phase.COMMAND)
+        recorder.advance()
         self.assertEqual(self.state(recorder), "producing")
 
     def test_relayed(self) -> None:
         """After the hand-over the intake does not pause or resume the client."""
         recorder = Recorder()
-        recorder.relayed = True
-        recorder.dataReceived(b"stop\r\n" + b"x\r\n" * READ_AHEAD)
+        recorder.handOverTo(Recorder())  # type: ignore[arg-type]
+        recorder.dialogueReceived(b"stop\r\n" + b"x\r\n" * READ_AHEAD)
         self.assertEqual(self.state(recorder), "producing")
 
     def test_largeUnits(self) -> None:
@@ -185,18 +170,18 @@ class IntakeTests(SynchronousTestCase):
         recorder.dataReceived(b"drop %d\r\n" % 2**63)
         for number in range(10):
             recorder.dataReceived(b"stop\r\n" * READ_AHEAD)
-            self.assertEqual((recorder.units[1:], recorder.intake.buffer, recorder.begun), ([], b"", number + 2))
+            self.assertEqual((recorder.units[1:], recorder.buffer, recorder.begun), ([], b"", number + 2))
             self.assertEqual(self.state(recorder), "producing")
 
     def test_discardedLater(self) -> None:
         """While no command is obeyed nothing is discarded: reading is paused."""
         recorder = Recorder()
         recorder.dataReceived(b"drop 100000\r\n1")
-        recorder.listening = False
+        recorder.session.enter(Phase.AUTH)
         recorder.dataReceived(b"x" * (READ_AHEAD + 1))
         self.assertEqual(self.state(recorder), "paused")
-        recorder.listening = True
-        recorder.intake.advance(recorder)
+        recorder.session.enter(Phase.COMMAND)
+        recorder.advance()
         self.assertEqual(self.state(recorder), "producing")
         recorder.dataReceived(b"x" * (100000 - READ_AHEAD - 2) + b"one\r\n")
         self.assertEqual(recorder.units[1:], [b"dropped", b"one"])

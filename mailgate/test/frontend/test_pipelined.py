@@ -88,7 +88,7 @@ class IMAPTests(SynchronousTestCase):
             conversation.send(b"a APPEND Sent {%b+}\r\n" % size)
             for _ in range(10):
                 self.assertEqual(conversation.send(b"b NOOP\r\n" * 10000), b"")
-                self.assertEqual(len(conversation.server.intake.buffer), 0)
+                self.assertEqual(len(conversation.server.buffer), 0)
 
     def test_unknown(self) -> None:
         """An unknown command is an error as usual."""

@@ -150,7 +150,7 @@ class LengthTests(SynchronousTestCase):
         conversation.send(start)
         for _ in range(50):
             conversation.send(b"A" * 500)
-            self.assertLessEqual(len(conversation.server.intake.buffer), 4096 + LONGEST)
+            self.assertLessEqual(len(conversation.server.buffer), 4096 + LONGEST)
         return conversation
 
     def test_pipelined(self) -> None:

@@ -201,7 +201,7 @@ class RefusalTests(SynchronousTestCase):
             reply = exchange.final(exchange.first(), other)
             self.assertTrue(reply.startswith(wording.denied), reply)
             self.assertEqual(exchange.conversation.connector.routes, [])
-            self.assertEqual(exchange.conversation.server.patience.failures, 1)
+            self.assertEqual(exchange.conversation.server.failures, 1)
             self.assertTrue(exchange.client.verify(exchange.final(exchange.first())))
 
     def test_unknownUser(self) -> None:
@@ -285,7 +285,7 @@ class RefusalTests(SynchronousTestCase):
             for message in (b"n=joe,r=abc", b"y,,n=,r=abc", b"p=tls-exporter,,n=joe,r=abc"):
                 self.assertTrue(exchange.first(message).startswith(wording.invalid))
             self.assertEqual(exchange.conversation.requests, [])
-            self.assertEqual(exchange.conversation.server.patience.failures, 0)
+            self.assertEqual(exchange.conversation.server.failures, 0)
             exchange.first()
             reply = exchange.conversation.says(b64encode(b"c=biws,r=abcd,p=aHVzaA=="))
             self.assertTrue(reply.startswith(wording.invalid), reply)
@@ -294,7 +294,7 @@ class RefusalTests(SynchronousTestCase):
             exchange.final(exchange.first())
             self.assertTrue(exchange.conversation.says(b"AA==").startswith(wording.invalid))
             self.assertEqual(exchange.conversation.connector.routes, [])
-            self.assertEqual(exchange.conversation.server.patience.failures, 3)
+            self.assertEqual(exchange.conversation.server.failures, 3)
             self.assertTrue(exchange.client.verify(exchange.final(exchange.first())))
 
     def test_brokenOff(self) -> None:

@@ -131,13 +131,13 @@ class ReadinessTests(Case):
         self.assertEqual(len(owner.told), 3)
 
     def test_lateTransfer(self) -> None:
-        """If a descriptor is transferred while its event waits in the batch, the new owner receives the event."""
+        """If a descriptor gets a new owner while its event waits in the batch, the new owner receives the event."""
         heir = Owner(lambda fd, _: os.read(fd, 1))
         fds: list[int] = []
 
         def bequeath(fd: int, _: int) -> None:
             os.read(fd, 1)
-            self.poller.transfer(fds[fds.index(fd) - 1], heir)
+            self.poller.owners[fds[fds.index(fd) - 1]] = heir
 
         testator = Owner(bequeath)
         for _ in range(2):
@@ -359,11 +359,13 @@ class ErrorTests(Case):
 
         class Hopeless(Owner):
             def failed(self, failure: Failure) -> None:
+                release(fd)
                 raise ValueError("hopeless")
 
         def trouble(fd: int, _: int) -> None:
-            self.release(fd)
             raise KeyError("trouble")
+
+        release = self.release
 
         owner, other = Hopeless(trouble), Owner(lambda fd, _: os.read(fd, 10))
         fd, far = self.watched(owner)
@@ -375,6 +377,21 @@ class ErrorTests(Case):
         self.assertClosed(fd)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
         self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
+    def test_errorOfTestator(self) -> None:
+        """If an owner passes on its descriptor and then raises, the new owner closes it."""
+        heir = Owner(lambda fd, _: os.read(fd, 10))
+
+        def bequeath(fd: int, _: int) -> None:
+            self.poller.owners[fd] = heir
+            raise KeyError("trouble")
+
+        testator = Owner(bequeath)
+        _, far = self.watched(testator)
+        far.send(b"x")
+        self.poller.doRead()
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual((len(testator.failures), len(heir.failures)), (0, 1))
 
     def test_errorAndRelease(self) -> None:
         """A descriptor that is released by an owner that then raises is closed."""

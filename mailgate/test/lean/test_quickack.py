@@ -10,7 +10,6 @@ import socket
 import struct
 from typing import Any
 
-from twisted.internet.address import IPv4Address
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -25,6 +24,7 @@ from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
+from mailgate.relay.terms import Terms
 from mailgate.session import Session
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.testing import Conversation, FakeAuthenticator
@@ -138,7 +138,9 @@ class PortableRelayTests(SynchronousTestCase):
             side.socket = Noting()  # type: ignore[attr-defined]
             side.connect(RelayedProtocol())
         session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
-        relay = Relays(clock).between(self.client.protocol, self.backend.protocol, session, 100, 10, lambda relay: None)
+        relays = Relays(clock)
+        terms = Terms(relays, 100, 10, lambda relay: None)
+        relay = relays.between(self.client.protocol, self.backend.protocol, session, terms)
         relay.start(b"", b"")
 
     def asked(self) -> int:
@@ -196,7 +198,7 @@ class StreamRelayTests(SynchronousTestCase):
         relays = StreamRelays(self.poller, reactor.clock)
         self.addCleanup(relays.close)
         self.ended: list[Any] = []
-        relay: Any = relays.between(client, backend, session, 100, 10, self.ended.append)
+        relay: Any = relays.between(client, backend, session, Terms(relays, 100, 10, self.ended.append))
         relay.start(b"", b"")
         self.addCleanup(lambda: self.ended or relay.stop())
         self.asked = 0
@@ -215,9 +217,9 @@ class StreamRelayTests(SynchronousTestCase):
         self.addCleanup(peer.close)
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         accepted.setblocking(False)
-        address = IPv4Address("TCP", *accepted.getpeername())
+        peerName = accepted.getpeername()
         protocol = RelayedProtocol()
-        StreamTransport(self.poller, accepted.detach(), socket.AF_INET, address).open(protocol)
+        StreamTransport(self.poller, accepted.detach(), socket.AF_INET, peerName).open(protocol)
         return peer, protocol
 
     def carry(self, source: socket.socket, target: socket.socket, data: bytes) -> None:

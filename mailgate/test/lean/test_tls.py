@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from OpenSSL import SSL
 from OpenSSL._util import ffi, lib
-from twisted.internet.address import UNIXAddress
 from twisted.internet.error import ConnectionAborted, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import ISSLTransport
 from twisted.python.failure import Failure
@@ -74,7 +73,7 @@ class Case(Mixin):
         self.far.setblocking(False)
         end.setblocking(False)
         self.near = near
-        transport: Any = StreamTransport(self.poller, end.detach(), socket.AF_UNIX, UNIXAddress(None))
+        transport: Any = StreamTransport(self.poller, end.detach(), socket.AF_UNIX, None)
         transport.accepted = True
         transport.open(near)
         # As startTLS does, except for the kind.

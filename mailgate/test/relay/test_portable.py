@@ -16,6 +16,7 @@ from zope.interface.verify import verifyObject
 from mailgate.relay.base import HELD
 from mailgate.relay.portable import Relay, Relays
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
+from mailgate.relay.terms import Terms
 from mailgate.session import Outcome, Session
 from mailgate.test.support.relaytransport import RelayTransport
 
@@ -59,9 +60,8 @@ class Relayed:
             if tls or (backendTLS and side is self.backend):
                 alsoProvides(side, ISSLTransport)
             side.connect(Listening())
-        self.relay = Relay(
-            Relays(self.clock), self.client.protocol, self.backend.protocol, self.session, idle, linger, self._finished
-        )
+        terms = Terms(Relays(self.clock), idle, linger, self._finished)
+        self.relay = Relay(terms, self.client.protocol, self.backend.protocol, self.session)
         self.relay.start(toClient, toBackend)
 
     def _finished(self, relay: Relay) -> None:
@@ -157,7 +157,9 @@ class BytesTests(SynchronousTestCase):
         client.pauseProducing()
         session = Session("imap", "", "", 0.0)
         relays = Relays(Clock())
-        relay = relays.between(client.protocol, backend.protocol, session, IDLE, LINGER, lambda relay: None)
+        relay = relays.between(
+            client.protocol, backend.protocol, session, Terms(relays, IDLE, LINGER, lambda relay: None)
+        )
         self.assertEqual((client.producerState, backend.producerState), ("paused", "paused"))
         relay.start(b"", b"")
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))

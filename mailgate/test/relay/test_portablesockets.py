@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
+from mailgate.relay.terms import Terms
 from mailgate.session import Outcome, Session
 from mailgate.test.support.tlspair import makePair, settingsFor
 from mailgate.tls.backend import backendTLS
@@ -178,9 +179,9 @@ class SocketTests(TestCase):
         await self._connect(self.client, self.near, small)
         self.session = Session("imap", "", "", 0.0)
         self.done: Deferred[None] = Deferred()
-        self.relay = Relays(self.reactor).between(
-            self.near, self.far, self.session, 50.0, 50.0, lambda relay: self.done.callback(None)
-        )
+        relays = Relays(self.reactor)
+        terms = Terms(relays, 50.0, 50.0, lambda relay: self.done.callback(None))
+        self.relay = relays.between(self.near, self.far, self.session, terms)
         self.addCleanup(self._stop)
 
     async def _connect(self, client: Any, server: Any, small: bool = False) -> None:

@@ -13,6 +13,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log.journal import Journal
 from mailgate.relay.portable import Relay, Relays
+from mailgate.relay.terms import Terms
 from mailgate.session import FollowedSession
 from mailgate.test.relay.test_portable import Listening
 from mailgate.test.support.relaytransport import RelayTransport
@@ -32,7 +33,7 @@ class StepTests(SynchronousTestCase):
             side.connect(Listening())
         done: Any = lambda relay: None  # noqa: E731
         clock = Clock()
-        relay = Relay(Relays(clock), self.client.protocol, self.backend.protocol, session, 100.0, 10.0, done)
+        relay = Relay(Terms(Relays(clock), 100.0, 10.0, done), self.client.protocol, self.backend.protocol, session)
         relay.start(b"", b"")
 
     def told(self) -> list[str]:

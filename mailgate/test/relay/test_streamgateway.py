@@ -19,9 +19,7 @@ from twisted.trial.unittest import TestCase
 
 from mailgate.backend.coroutine import Task
 from mailgate.config import parse
-from mailgate.frontend.intake import Intake
 from mailgate.frontend.loginflow import Login
-from mailgate.frontend.patience import Patience
 from mailgate.lean.tls import TLSLayer
 from mailgate.lean.transport import StreamTransport
 from mailgate.login import Client, Credentials, LoginRequest
@@ -108,7 +106,7 @@ class GatewayTests(TestCase):
         protocol = PROTOCOLS["imap"]
         kinds = (
             *(protocol.server, protocol.client, StreamTransport, TLSLayer, SSL.Connection),
-            *(Patience, Intake, Login, Task, CoroutineType, LoginRequest, Client, Credentials, CommandParser),
+            *(Login, Task, CoroutineType, LoginRequest, Client, Credentials, CommandParser),
         )
         return Counter(type(each) for each in gc.get_objects() if type(each) in kinds)
 
@@ -141,5 +139,5 @@ class GatewayTests(TestCase):
         one, other = self.gateway.connections
         for name in ("protocol", "server", "backend"):
             self.assertIs(getattr(one.session, name), getattr(other.session, name), name)
-        for name in ("means", "_done", "_limit", "_linger"):
+        for name in ("terms", "_limit"):
             self.assertIs(getattr(one, name), getattr(other, name), name)

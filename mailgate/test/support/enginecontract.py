@@ -362,6 +362,28 @@ class Contract:
         carry(engine, peer)
         self.assertRaises(SSL.Error, peer.handshake)
 
+    def test_verifierRaises(self):
+        """An exception of the callback that verifies ends the handshake, even if its verdict does not count."""
+        for mode in (SSL.VERIFY_PEER, SSL.VERIFY_NONE):
+            context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+            context.set_verify(mode, lambda *args: 1 // 0)
+            engine = makeEngine(OldFactory(context), False, self.kind)
+            self.assertRaises(ZeroDivisionError, introduce, engine, self.serverPeer())
+            self.assertFalse(engine.handshaken)
+
+    def test_firstData(self):
+        """Data that arrive with the end of the handshake are read."""
+        for said in (b"", b"a001 NOOP\r\n"):
+            engine, peer = self.server(), self.clientPeer(SSL.TLS1_3_VERSION)
+            for one, other in ((peer, engine), (engine, peer)):
+                one.handshake()
+                carry(one, other)
+            peer.handshake()
+            engine.feed(peer.sealed(said))
+            self.assertTrue(engine.handshake())
+            self.assertEqual(readAll(engine), said)
+            self.assertTalks(engine, peer)
+
     def test_closeNotify(self):
         """A close_notify is sent once, and the peer can still send data."""
         engine, peer = self.connected()

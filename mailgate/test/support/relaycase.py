@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from OpenSSL import SSL
-from twisted.internet.address import IPv4Address
 from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
@@ -35,6 +34,7 @@ from mailgate.relay.base import HELD
 from mailgate.relay.pipes import Pipe, PipePool
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
+from mailgate.relay.terms import Terms
 from mailgate.session import Outcome, Session
 from mailgate.test.support.tlsengines import FAST
 from mailgate.test.support.tlspair import makePair, settingsFor
@@ -330,7 +330,8 @@ class Relayed:
     def start(self, toClient: bytes = b"", toBackend: bytes = b"", idle: float = IDLE, linger: float = LINGER) -> None:
         """Hand both connections to the relay."""
         near, far = self.near, self.far
-        self.relay: Any = self._case.relays.between(near, far, self.session, idle, linger, self._finished)
+        relays = self._case.relays
+        self.relay: Any = relays.between(near, far, self.session, Terms(relays, idle, linger, self._finished))
         self.relay.start(toClient, toBackend)
 
     def _finished(self, relay: Any) -> None:
@@ -368,7 +369,7 @@ class RelayCase(SynchronousTestCase):
         """Check that every test leaves no connection, no pipe and no timer."""
         for peer in self.peers:
             peer.close()
-        for owner in [owner for owner in self.poller._owners if owner is not None]:
+        for owner in [owner for owner in self.poller.owners if owner is not None]:
             if isinstance(owner, StreamTransport):
                 self.poller.release(owner.fd)
             elif isinstance(owner, relayend.RelayEnd) and owner.fd >= 0:
@@ -402,7 +403,7 @@ class RelayCase(SynchronousTestCase):
         ours.setblocking(False)
         ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        transport = StreamTransport(self.poller, ours.detach(), socket.AF_INET, IPv4Address("TCP", "127.0.0.1", 0))
+        transport = StreamTransport(self.poller, ours.detach(), socket.AF_INET, ("127.0.0.1", 0))
         transport.accepted = accepted
         protocol = Dialogue()
         transport.open(protocol)

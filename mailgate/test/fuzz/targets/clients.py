@@ -107,7 +107,7 @@ def _dialogue(record: MailProtocol, settings: Any) -> Run:
             heard += conversation.send(piece)
             if hasattr(dialogue, "intake"):
                 bound = max(READ_AHEAD, LONGEST_ID) + len(piece)
-                assert len(dialogue.intake.buffer) <= bound, "the buffer is longer than its limit"
+                assert len(dialogue.buffer) <= bound, "the buffer is longer than its limit"
         session = conversation.server.session
         asked = [(request.credentials, request.tag, request.envelope) for request in conversation.requests]
         return heard, session.phase, session.outcome, asked, backendTransport.value(), conversation.closed

@@ -108,7 +108,7 @@ class LongTests(SynchronousTestCase):
         conversation.send(b'i ID ("n" "')
         for _ in range(100):
             conversation.send(b"v" * 1000)
-            self.assertLessEqual(len(conversation.server.intake.buffer), LONGEST_ID)
+            self.assertLessEqual(len(conversation.server.buffer), LONGEST_ID)
         self.assertTrue(conversation.closed)
 
     def test_notOthers(self) -> None:

@@ -108,7 +108,7 @@ class LengthTests(SynchronousTestCase):
             conversation.send(start)
             for _ in range(60):
                 conversation.send(b"A" * 500)
-                self.assertLessEqual(len(conversation.server.intake.buffer), 4096 + LONGEST + 600)
+                self.assertLessEqual(len(conversation.server.buffer), 4096 + LONGEST + 600)
             self.assertTrue(conversation.closed, start)
 
 

@@ -180,7 +180,7 @@ class BoundTests(SynchronousTestCase):
             for _ in range(200):
                 self.assertEqual(conversation.send(b"QUIT\r\n" * 10000), b"")
                 self.assertEqual(conversation.transport.producerState, "producing")
-                self.assertEqual(conversation.server.intake.buffer, b"")
+                self.assertEqual(conversation.server.buffer, b"")
 
     def test_whole(self) -> None:
         """A large chunk ends exactly with its last byte."""
@@ -309,11 +309,11 @@ class MeanwhileTests(SynchronousTestCase):
         while conversation.transport.producerState == "producing":
             conversation.server.dataReceived(b"QUIT\r\n" * 1000)
             sent += 6000
-        self.assertLessEqual(len(conversation.server.intake.buffer), READ_AHEAD + 6100)
+        self.assertLessEqual(len(conversation.server.buffer), READ_AHEAD + 6100)
         conversation.authenticator.pending[0].callback(REFUSED)
         self.assertEqual(conversation.transport.producerState, "producing")
         self.assertEqual(conversation.hear(), b"550 5.1.1 No such user\r\n")
-        self.assertEqual(conversation.server.intake.buffer, b"")
+        self.assertEqual(conversation.server.buffer, b"")
         self.assertEqual(conversation.send(b"x" * (10 * READ_AHEAD - sent) + b"NOOP\r\n"), SEQUENCE + OK)
 
     def test_challenge(self) -> None:

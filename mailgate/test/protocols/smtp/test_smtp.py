@@ -112,7 +112,7 @@ class ClientNameTests(SynchronousTestCase):
 
     def test_adjusted(self) -> None:
         """The name is looked up for the address in the PROXY header, not for that of the transport."""
-        self.patch(SMTPServer, "connectionMade", _movedBefore(SMTPServer.connectionMade, "203.0.113.9"))
+        self.patch(SMTPServer, "makeConnection", _movedBefore(SMTPServer.makeConnection, "203.0.113.9"))
         conversation = self.converse("client.example")
         self.assertEqual(self.names.asked, ["203.0.113.9"])
         self.assertEqual(self.named(conversation), "client.example")
@@ -143,7 +143,7 @@ class ClientNameTests(SynchronousTestCase):
         conversation = self.converse()
         while conversation.transport.producerState == "producing":
             conversation.server.dataReceived(b"NOOP\r\n" * 1000)
-        self.assertLess(len(conversation.server.intake.takeAll()), 200000)
+        self.assertLess(len(conversation.server.takeAll()), 200000)
         self.names.pending[0].callback("client.example")
         self.assertEqual(conversation.transport.producerState, "producing")
 
@@ -216,10 +216,10 @@ class ClientNameTests(SynchronousTestCase):
         self.assertEqual(conversation.hear(), self.greeting)
 
 
-def _movedBefore(connectionMade: Any, host: str) -> Any:
-    """C{connectionMade} for a client whose PROXY header has the address C{host}."""
+def _movedBefore(makeConnection: Any, host: str) -> Any:
+    """C{makeConnection} for a client whose PROXY header has the address C{host}."""
 
-    def moved(server: SMTPServer) -> None:
+    def moved(server: SMTPServer, transport: Any) -> None:
         greet = server.greet
 
         def greetAt() -> None:
@@ -227,7 +227,7 @@ def _movedBefore(connectionMade: Any, host: str) -> Any:
             greet()
 
         server.greet = greetAt  # type: ignore[method-assign]
-        connectionMade(server)
+        makeConnection(server, transport)
 
     return moved
 
