@@ -11,6 +11,7 @@ from typing import Any
 from twisted.names import dns
 
 from mailgate.auth.http.exchange import Unusable, Wait, route, verdict
+from mailgate.auth.http.headers import valuesOf
 from mailgate.auth.http.response import MAX_HEAD, MAX_LINE, ProtocolError, ResponseParser, Stage
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, fitForWire
 from mailgate.net.dns import _Question
@@ -60,7 +61,9 @@ def _response(pieces: Sequence[bytes]) -> Any:
             return type(error)
         if parser.stage is Stage.HEAD:
             assert len(parser._buffer) <= MAX_HEAD + MAX_LINE + len(piece), "the buffer is longer than its limit"
-    return parser.head, parser.stage, parser.surplus
+    response = parser.response
+    facts = response and (response.version, response.code, response.phrase, dict(valuesOf(response.headers)))
+    return facts, parser.stage, parser.surplus
 
 
 def _judged(pieces: Sequence[bytes]) -> Any:
@@ -69,9 +72,9 @@ def _judged(pieces: Sequence[bytes]) -> Any:
     parser = ResponseParser()
     with suppress(ProtocolError):
         parser.feed(data)
-    if parser.head is None:
+    if parser.response is None:
         return None
-    values = parser.head.values
+    values = valuesOf(parser.response.headers)
     for method in (Method.PLAIN, Method.XOAUTH2, Method.CRAM_MD5):
         credentials = Credentials(method, b"joe", b"sesame", authzid=b"ann")
         request = LoginRequest("imap", credentials, Client("192.0.2.7"))
