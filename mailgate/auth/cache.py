@@ -237,7 +237,7 @@ class CachedAuthenticator:
             if request.step is not None:
                 request.step(CACHE, result="hit")
             return stored.reveal(request, key, now)
-        isStale = self._acceptances.discard(name) or self._refusals.discard(name)
+        isStale = any([self._acceptances.discard(name), self._refusals.discard(name)])
         if self._watch is not None:
             self._watch.cached("stale" if isStale else "miss")
         question = self._questions.get(name)

@@ -147,11 +147,12 @@ class HTTPAuthenticator:
 
     async def _judge(self, asking: Asking) -> Route | Denial:
         try:
-            asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
+            asking.plain = asking.asked = question(
+                asking.request, self._dialect, self._passesCertificate, self._verifiesClients
+            )
         except Untellable as why:
             asking.isStorable = False
             return Denial(Trouble.DENIED, reason=str(why))
-        asking.plain = asking.asked = asked
         try:
             answer = await self._ask(asking)
             while isinstance(answer, Wait):

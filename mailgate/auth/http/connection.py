@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_agent -*-
 """
-One HTTP connection to a service, which carries one request at a time, and the classes for requests and responses.
+One HTTP connection to a service, which carries one request at a time, and the class for requests.
 
 A response is complete when its head is complete. The body is read only so that the connection can be used again, and is
 discarded.

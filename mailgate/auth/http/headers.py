@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 __all__ = ["FieldHeaders", "PreparedHeaders", "Values", "valuesOf"]
 
 Values: TypeAlias = Mapping[bytes, tuple[bytes, ...]]
-"""The values of headers, without spaces around them, by the names of the headers in lower case."""
+"""The values of headers, without spaces around them, by the names of the headers in lower case; one or more of each."""
 
 
 def valuesOf(headers: Headers) -> Values:
@@ -29,7 +29,8 @@ def valuesOf(headers: Headers) -> Values:
     """
     if isinstance(headers, FieldHeaders):
         return headers.values
-    return {name.lower(): tuple([value.strip(b" ") for value in each]) for name, each in headers.getAllRawHeaders()}
+    every = headers.getAllRawHeaders()
+    return {name.lower(): tuple([value.strip(b" ") for value in each]) for name, each in every if each}
 
 
 class FieldHeaders(Headers):
