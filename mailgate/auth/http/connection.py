@@ -274,12 +274,11 @@ class HTTPConnection(Protocol):
             self._keeper.distrust()
             return
         try:
-            parser.feed(data)
+            response = parser.feed(data)
         except ProtocolError as error:
             self._spoilt(error)
             return
-        response = parser.response
-        if response is None:
+        if response is None and parser.stage is Stage.HEAD:
             if self._exchange is not None:
                 self._exchange.phase = "reading the response"
         elif parser.surplus and self._proven:
@@ -287,11 +286,15 @@ class HTTPConnection(Protocol):
             self._askAnew()
         else:
             self._isReading = True
-            self._headRead(response, parser)
+            self._headRead(parser, response)
             self._isReading = False
 
-    def _headRead(self, response: HTTPResponse, parser: ResponseParser) -> None:
-        """Decide whether the connection is used again, and give the answer if it was not given yet."""
+    def _headRead(self, parser: ResponseParser, response: HTTPResponse | None) -> None:
+        """
+        Decide whether the connection is used again, and give the answer.
+
+        @param response: the answer; L{None} if it has been given.
+        """
         exchange, self._exchange = self._exchange, None
         if parser.stage is Stage.WHOLE:
             if self._patience is not None:
@@ -306,7 +309,7 @@ class HTTPConnection(Protocol):
             self.leave()
         elif self._patience is None:
             self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
-        if exchange is not None:
+        if exchange is not None and response is not None:
             exchange.answered(response)
 
     def _spoilt(self, error: ProtocolError) -> None:

@@ -195,13 +195,11 @@ class ResponseParser:
     An invalid or too large body is no error, but the connection cannot be used again. Responses with a status of 1xx
     are skipped.
 
-    @ivar response: the response; L{None} until its head is complete.
     @ivar surplus: whether bytes followed the end of a response whose connection could be used again. They belong to no
         request.
     @ivar stage: how far the response has been read.
     """
 
-    response: HTTPResponse | None = None
     surplus = False
     stage = Stage.HEAD
     _lineStart = 0
@@ -216,16 +214,17 @@ class ResponseParser:
         """Whether no byte of a response has arrived."""
         return self.stage is Stage.HEAD and not self._buffer and not self._passedOver
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> HTTPResponse | None:
         """
         Read the next bytes.
 
         @param data: the bytes.
+        @return: the response, if these bytes complete its head.
         @raise ProtocolError: the head is invalid.
         """
-        if self.response is not None:
+        if self.stage is not Stage.HEAD:
             self._feedBody(data)
-            return
+            return None
         # A head usually arrives in one piece, and is read without a copy.
         unread: bytes | bytearray = data
         scanned = 0
@@ -239,7 +238,7 @@ class ResponseParser:
                 self._bound(unread, len(unread))
                 if unread is not self._buffer:
                     self._buffer = bytearray(unread)
-                return
+                return None
             end = match.end()
             if end > MAX_LINE or self._passedOver:
                 self._bound(unread, end)
@@ -250,9 +249,9 @@ class ResponseParser:
             scanned = self._lineStart = 0
             self._passedOver += end
         self.stage, self._length = _framing(status, *map(values.get, _FRAMING))
-        self.response = HTTPResponse(status, values)
         if len(unread) > end:
             self._feedBody(bytes(unread[end:]))
+        return HTTPResponse(status, values)
 
     def _bound(self, unread: bytes | bytearray, end: int) -> None:
         """Check the beginning of a head, its length and that of its lines, complete or not."""

@@ -4,8 +4,10 @@ Tests for L{mailgate.auth.http.agent}.
 
 from __future__ import annotations
 
+import gc
 from http.cookiejar import CookieJar
 from typing import Any
+from weakref import ref
 
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
@@ -268,6 +270,18 @@ class ResponseTests(AgentTestCase):
         self.assertNoResult(asked)
         connection.dataReceived(RESPONSE[head - 1 : head])
         self.successResultOf(asked)
+
+    def test_forgotten(self):
+        """After the answer a connection holds neither response nor request, in which passwords may be."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for head in (b"Content-Length: 3\r\n", b"Connection: close\r\n", b"Content-Length: 0\r\n"):
+            asked = self.ask()
+            connection = self.endpoint.accept()
+            connection.dataReceived(b"HTTP/1.1 200 OK\r\nAuth-Pass: sesame\r\n" + head + b"\r\n")
+            held = ref(self.successResultOf(asked))
+            del asked
+            self.assertIsNone(held(), head)
 
     def test_encodedBody(self):
         """A body that claims to be compressed does no harm with treq, which decompresses bodies."""

@@ -15,9 +15,22 @@ CHUNKED = (
 )
 
 
+class Reader(ResponseParser):
+    """A parser that keeps the response."""
+
+    response = None
+
+    def feed(self, data):
+        complete = super().feed(data)
+        if complete is not None:
+            assert self.response is None, "a head was complete twice"
+            self.response = complete
+        return complete
+
+
 def parse(*pieces):
     """Return a parser after feeding C{pieces}."""
-    parser = ResponseParser()
+    parser = Reader()
     for piece in pieces:
         parser.feed(piece)
     return parser
