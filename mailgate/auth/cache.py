@@ -61,6 +61,12 @@ The share of the memory for refusals is one part in this many. Acceptances have 
 cannot displace them.
 """
 
+_FORMAT = 2
+"""
+The format of C{marshal} in which different values have different encodings: it writes type and length of each value.
+From version 3 on, its output depends on reference counts.
+"""
+
 _HALVES = Struct("32s32s")
 """A MAC: the name of an entry, and the key of its secrets."""
 
@@ -203,7 +209,7 @@ class CachedAuthenticator:
         self._watch: IWatch | None = None
         self._randomness = randomness
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
-        self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=_HALVES.size)
+        self._mac = blake2b(marshal.dumps(setting, _FORMAT), key=randomness(32), digest_size=_HALVES.size)
 
     @property
     def inner(self) -> IJudge:
@@ -371,13 +377,14 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
 
     @param told: the values in additional headers.
     @param verifiesClients: whether to include all details of TLS, sent to the service or not.
+    @raise ValueError: a value is neither a plain value nor a sequence of plain values.
     """
     credentials, client = request.credentials, request.client
     proxied, secured = client.proxied, None
     if client.tls is not None:
         details = client.details if verifiesClients else None
         secured = (client.tls.protocol, client.tls.cipher, None if details is None else astuple(details))
-    return _framed(
+    return marshal.dumps(
         (
             request.protocol,
             request.attempt,
@@ -390,15 +397,6 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
             secured,
             None if proxied is None else (proxied.source, proxied.destination, proxied.destinationPort),
             told,
-        )
+        ),
+        _FORMAT,
     )
-
-
-def _framed(values: tuple[Any, ...]) -> bytes:
-    """
-    Encode values so that different values have different encodings.
-
-    @raise ValueError: a value is neither a plain value nor a sequence of plain values.
-    """
-    # marshal writes type and length of each value. From version 3 on, its output depends on reference counts.
-    return marshal.dumps(values, 2)
