@@ -127,10 +127,6 @@ class Answers:
         # An OrderedDict finds its first entry fast, also after many deletions at its front; a dict does not.
         self._stored: OrderedDict[bytes, Stored] = OrderedDict()
 
-    def __contains__(self, name: bytes) -> bool:
-        """Return whether an answer for a login is stored, fresh or stale."""
-        return name in self._stored
-
     def find(self, name: bytes, now: float) -> Stored | None:
         """
         Return the answer for a login if it is fresh.
@@ -139,15 +135,24 @@ class Answers:
         @param now: the time in seconds.
         """
         stored = self._stored.get(name)
-        if stored is None:
-            return None
         # If the clock is set back, the answer must not live longer.
-        if stored.since <= now < stored.until:
-            self._stored.move_to_end(name)
-            return stored
-        del self._stored[name]
+        if stored is None or not stored.since <= now < stored.until:
+            return None
+        self._stored.move_to_end(name)
+        return stored
+
+    def discard(self, name: bytes) -> bool:
+        """
+        Remove the answer for a login, fresh or stale.
+
+        @param name: the first half of the login's MAC.
+        @return: whether there was one.
+        """
+        stored = self._stored.pop(name, None)
+        if stored is None:
+            return False
         self._cost -= stored.cost
-        return None
+        return True
 
     def store(self, name: bytes, stored: Stored) -> None:
         """

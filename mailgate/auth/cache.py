@@ -24,6 +24,7 @@ from __future__ import annotations
 import marshal
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from hashlib import blake2b
+from struct import Struct
 from typing import Any
 
 from attrs import astuple, evolve, frozen
@@ -59,6 +60,15 @@ SHARE_OF_REFUSALS = 4
 The share of the memory for refusals is one part in this many. Acceptances have their own memory: password guessing
 cannot displace them.
 """
+
+_FORMAT = 2
+"""
+The format of C{marshal} in which different values have different encodings: it writes type and length of each value.
+From version 3 on, its output depends on reference counts.
+"""
+
+_HALVES = Struct("32s32s")
+"""A MAC: the name of an entry, and the key of its secrets."""
 
 
 def cacheSize(value: str, folder: str) -> int:
@@ -199,7 +209,7 @@ class CachedAuthenticator:
         self._watch: IWatch | None = None
         self._randomness = randomness
         # A keyed BLAKE2b is a MAC (RFC 7693). Copying its state with the key takes a quarter of HMAC's time.
-        self._mac = blake2b(_framed(setting), key=randomness(32), digest_size=64)
+        self._mac = blake2b(marshal.dumps(setting, _FORMAT), key=randomness(32), digest_size=_HALVES.size)
 
     @property
     def inner(self) -> IJudge:
@@ -224,18 +234,18 @@ class CachedAuthenticator:
             return await self._inner.authenticate(request)
         mac = self._mac.copy()
         mac.update(_asked(request, self._told(request), self._verifiesClients))
-        digest = mac.digest()
-        name, key = digest[:32], digest[32:]
+        name, key = _HALVES.unpack(mac.digest())
         now = self._clock.seconds()
-        watch = self._watch
-        isKnown = watch is not None and (name in self._acceptances or name in self._refusals)
         stored = self._acceptances.find(name, now) or self._refusals.find(name, now)
-        if watch is not None:
-            watch.cached("hit" if stored is not None else "stale" if isKnown else "miss")
         if stored is not None:
+            if self._watch is not None:
+                self._watch.cached("hit")
             if request.step is not None:
                 request.step(CACHE, result="hit")
             return stored.reveal(request, key, now)
+        isStale = any([self._acceptances.discard(name), self._refusals.discard(name)])
+        if self._watch is not None:
+            self._watch.cached("stale" if isStale else "miss")
         question = self._questions.get(name)
         if request.step is not None:
             request.step(CACHE, result="an identical login waits" if question else "miss")
@@ -367,10 +377,14 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
 
     @param told: the values in additional headers.
     @param verifiesClients: whether to include all details of TLS, sent to the service or not.
+    @raise ValueError: a value is neither a plain value nor a sequence of plain values.
     """
-    credentials, client, tls = request.credentials, request.client, request.client.tls
-    proxied, details = client.proxied, client.details if verifiesClients else None
-    return _framed(
+    credentials, client = request.credentials, request.client
+    proxied, secured = client.proxied, None
+    if client.tls is not None:
+        details = client.details if verifiesClients else None
+        secured = (client.tls.protocol, client.tls.cipher, None if details is None else astuple(details))
+    return marshal.dumps(
         (
             request.protocol,
             request.attempt,
@@ -380,19 +394,9 @@ def _asked(request: LoginRequest, told: tuple[Any, ...] = (), verifiesClients: b
             credentials.authzid,
             client.host,
             client.name,
-            None if tls is None else (tls.protocol, tls.cipher),
+            secured,
             None if proxied is None else (proxied.source, proxied.destination, proxied.destinationPort),
-            None if details is None else astuple(details),
             told,
-        )
+        ),
+        _FORMAT,
     )
-
-
-def _framed(values: tuple[Any, ...]) -> bytes:
-    """
-    Encode values so that different values have different encodings.
-
-    @raise ValueError: a value is neither a plain value nor a sequence of plain values.
-    """
-    # marshal writes type and length of each value. From version 3 on, its output depends on reference counts.
-    return marshal.dumps(values, 2)

@@ -146,7 +146,7 @@ class KeepAliveAgent:
         if not isinstance(headers, PreparedHeaders):
             given = headers.getAllRawHeaders() if headers is not None else ()
             headers = PreparedHeaders.of([(name, value) for name, values in given for value in values])
-        exchange = Exchange(method, uri, headers)
+        exchange = Exchange(uri, headers)
         answer: Any = exchange.answer
         connection = None if self._waiting else self._idle()
         if connection is not None:

@@ -96,7 +96,7 @@ class Service:
         @raise ExchangeFailed: the service failed, as with the others of L{FAILURES}.
         @raise Unanswered: the service rejected this one request, or had no chance to answer.
         """
-        asking.isExpired = False
+        asking.since = now = self._clock.seconds()
         try:
             answered: Deferred[Any] = self._client.request(
                 "GET",
@@ -108,7 +108,7 @@ class Service:
                 cookies=self._cookies,
             )
             asking.cancel = answered.cancel
-            self._deadlines.put(asking, self._deadlines.seconds() + asking.patience)
+            self._deadlines.put(asking, now + asking.patience)
             response: IResponse = await answered
         except Exception as error:
             explained = self._explained(error, asking)
@@ -146,7 +146,7 @@ class Service:
 
         @param error: what treq and the agent say.
         """
-        isLate = asking.isExpired and isinstance(error, CancelledError)
+        isLate, asking.isExpired = asking.isExpired and isinstance(error, CancelledError), False
         # During a flood every login waits a little in the queue, which is no fault of the service.
         hadItsChance = asking.patience >= self.timeout / 2
         if isinstance(error, FAILURES) or (isLate and hadItsChance):
@@ -175,7 +175,7 @@ class Asking:
     @ivar cancel: cancels the current request; called without arguments.
     @ivar isExpired: whether the deadline of the current request has passed.
     @ivar tick: its place among the deadlines, see L{mailgate.lean.clock.Entry}.
-    @ivar since: the time at which the current request was sent, if that is counted or logged.
+    @ivar since: the time at which the current request was sent.
     @ivar isLate: whether the current request has timed out.
     @ivar isStorable: whether no service has answered C{WAIT}.
     @ivar reason: why a service could not receive the request; may be empty.

@@ -90,6 +90,7 @@ class HTTPAuthenticator:
         self._timeout = settings.timeout
         self._isTraced = settings.traceparent
         self._services = [Service(shared, settings.timeout, clock, dialect.acceptsMissing) for shared in services]
+        self._areMany = len(services) > 1
         self._closed = False
         self._watch: IWatch | None = None
 
@@ -146,11 +147,12 @@ class HTTPAuthenticator:
 
     async def _judge(self, asking: Asking) -> Route | Denial:
         try:
-            asked = question(asking.request, self._dialect, self._passesCertificate, self._verifiesClients)
+            asking.plain = asking.asked = question(
+                asking.request, self._dialect, self._passesCertificate, self._verifiesClients
+            )
         except Untellable as why:
             asking.isStorable = False
             return Denial(Trouble.DENIED, reason=str(why))
-        asking.plain = asking.asked = asked
         try:
             answer = await self._ask(asking)
             while isinstance(answer, Wait):
@@ -172,7 +174,7 @@ class HTTPAuthenticator:
         @raise Unanswered: none is asked any more.
         """
         asking.patience = self._timeout
-        services = self._services if len(self._services) == 1 else self._awake()
+        services = self._awake() if self._areMany else self._services
         for service in services:
             asking.service = service
             place = service.queue.take(asking.client, asking.patience)
@@ -182,8 +184,6 @@ class HTTPAuthenticator:
             if self._isTraced and request.trace:
                 # Each question is a span of its own.
                 asking.asked = traced(asking.plain, request.trace, self.randomness)
-            if self._watch is not None or request.step is not None:
-                asking.since = self._clock.seconds()
             if request.step is not None:
                 logQuestion(request, str(service), asking.asked)
             try:
@@ -250,7 +250,7 @@ class HTTPAuthenticator:
         if asking.request.step is not None:
             spent = self._clock.seconds() - asking.since
             asking.request.step(SERVICE_MISSED, url=str(service), reason=reason, seconds=spent)
-        rest = f", skipping it for {REST:g} s" if len(self._services) > 1 else ""
+        rest = f", skipping it for {REST:g} s" if self._areMany else ""
         fields = {**aboutRequest(asking.request), "url": str(service), "reason": reason, "rest": rest, "text": ""}
         asking.failures = [*(asking.failures or ()), (isKnown, fields)]
 

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_agent -*-
 """
-One HTTP connection to a service, which carries one request at a time, and the classes for requests and responses.
+One HTTP connection to a service, which carries one request at a time, and the class for requests.
 
 A response is complete when its head is complete. The body is read only so that the connection can be used again, and is
 discarded.
@@ -15,28 +15,23 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
-    IProtocol,
-    IPushProducer,
     IReactorTime,
     ISSLTransport,
     ITCPTransport,
-    ITransport,
 )
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import ResponseDone
-from twisted.web.http_headers import Headers
 from twisted.web.iweb import IClientRequest, IResponse
 from zope.interface import implementer
 
-from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders
-from mailgate.auth.http.response import NotHTTP, ProtocolError, ResponseHead, ResponseParser, Stage
+from mailgate.auth.http.headers import PreparedHeaders
+from mailgate.auth.http.response import HTTPResponse, NotHTTP, ProtocolError, ResponseParser, Stage
 from mailgate.lean.descriptors import Peephole
 from mailgate.net.connectionerrors import inWords
 from mailgate.tls.errors import hasReason, serverTrouble
@@ -47,11 +42,8 @@ __all__ = [
     "ExchangeCancelled",
     "ExchangeFailed",
     "HTTPConnection",
-    "HTTPResponse",
     "Keeper",
 ]
-
-_DONE = Failure(ResponseDone())
 
 SHAKING_HANDS = "performing the TLS handshake"
 
@@ -89,71 +81,11 @@ class ExchangeCancelled(CancelledError):
         self.phase = phase
 
 
-@implementer(IResponse, IPushProducer)
-class HTTPResponse:
-    """
-    A response without its body: delivering the body delivers nothing.
-
-    @param head: the head of the response.
-    @param request: the request that it answers.
-    """
-
-    length = 0
-    previousResponse: IResponse | None = None
-
-    def __init__(self, head: ResponseHead, request: IClientRequest) -> None:
-        self._head = head
-        self.request = request
-        self.headers: Headers = FieldHeaders(head.values)
-
-    @property
-    def version(self) -> tuple[bytes, int, int]:
-        """The version of HTTP."""
-        return b"HTTP", 1, self._head.minor
-
-    @property
-    def code(self) -> int:
-        """The status code."""
-        return self._head.code
-
-    @property
-    def phrase(self) -> bytes:
-        """The reason phrase."""
-        return self._head.phrase
-
-    def deliverBody(self, protocol: IProtocol) -> None:
-        """
-        See L{IResponse}: deliver an empty body.
-
-        @param protocol: its C{connectionLost} is called at once.
-        """
-        protocol.makeConnection(cast(ITransport, self))
-        protocol.connectionLost(_DONE)
-
-    def setPreviousResponse(self, response: IResponse) -> None:
-        """
-        See L{IResponse}.
-
-        @param response: the redirect that led to this response.
-        """
-        self.previousResponse = response
-
-    def pauseProducing(self) -> None:
-        """Do nothing: there is no body."""
-
-    def resumeProducing(self) -> None:
-        """Do nothing: there is no body."""
-
-    def stopProducing(self) -> None:
-        """Do nothing: there is no body."""
-
-
 @implementer(IClientRequest)
 class Exchange:
     """
-    A request that waits for its answer.
+    A GET that waits for its answer.
 
-    @param method: the HTTP method.
     @param absoluteURI: the URI, to which only the response refers.
     @param headers: the header fields after C{Host}.
     @ivar answer: a Deferred of the response, or of L{ExchangeFailed} or L{ExchangeCancelled}; L{None} once it has
@@ -163,10 +95,10 @@ class Exchange:
     """
 
     abandon: Callable[[], None]
+    method = b"GET"
     phase = "connecting"
 
-    def __init__(self, method: bytes, absoluteURI: bytes, headers: PreparedHeaders) -> None:
-        self.method = method
+    def __init__(self, absoluteURI: bytes, headers: PreparedHeaders) -> None:
         self.absoluteURI = absoluteURI
         self.headers = headers
         self.answer: Deferred[IResponse] | None = Deferred(self._cancelled)
@@ -176,15 +108,16 @@ class Exchange:
         self.abandon()
         answer.errback(ExchangeCancelled(self.phase))
 
-    def answered(self, head: ResponseHead) -> None:
+    def answered(self, response: HTTPResponse) -> None:
         """
         Fire the answer, because the head of the response is complete.
 
-        @param head: the head.
+        @param response: the response.
         """
         answer, self.answer = self.answer, None
         if answer is not None:
-            answer.callback(HTTPResponse(head, self))
+            response.request = self
+            answer.callback(response)
 
     def failed(self, reason: Failure) -> None:
         """
@@ -341,12 +274,11 @@ class HTTPConnection(Protocol):
             self._keeper.distrust()
             return
         try:
-            parser.feed(data)
+            response = parser.feed(data)
         except ProtocolError as error:
             self._spoilt(error)
             return
-        head = parser.head
-        if head is None:
+        if response is None and parser.stage is Stage.HEAD:
             if self._exchange is not None:
                 self._exchange.phase = "reading the response"
         elif parser.surplus and self._proven:
@@ -354,14 +286,16 @@ class HTTPConnection(Protocol):
             self._askAnew()
         else:
             self._isReading = True
-            self._headRead(head, parser)
+            self._headRead(parser, response)
             self._isReading = False
 
-    def _headRead(self, head: ResponseHead, parser: ResponseParser) -> None:
-        """Decide whether the connection is used again, and give the answer if it was not given yet."""
+    def _headRead(self, parser: ResponseParser, response: HTTPResponse | None) -> None:
+        """
+        Decide whether the connection is used again, and give the answer.
+
+        @param response: the answer; L{None} if it has been given.
+        """
         exchange, self._exchange = self._exchange, None
-        if parser.surplus:
-            self._keeper.distrust()
         if parser.stage is Stage.WHOLE:
             if self._patience is not None:
                 self._stopWaiting()
@@ -369,12 +303,14 @@ class HTTPConnection(Protocol):
             self._proven = True
             self._keeper.release(self)
         elif parser.stage is Stage.LAST:
+            if parser.surplus:
+                self._keeper.distrust()
             self._isDeaf = True
             self.leave()
         elif self._patience is None:
             self._patience = self._clock.callLater(BODY_PATIENCE, self.abort)
-        if exchange is not None:
-            exchange.answered(head)
+        if exchange is not None and response is not None:
+            exchange.answered(response)
 
     def _spoilt(self, error: ProtocolError) -> None:
         """Handle bytes that are no valid response, for the reason C{error}."""

@@ -110,20 +110,13 @@ class Decisions:
         return self.options is not None and self.options.method in UNPROVEN
 
 
-def decides(values: Values) -> bool:
-    """
-    Check whether an answer has one of the headers of this module. It must be fast: few answers do.
-
-    @param values: the values of the response's headers.
-    """
-    return _decide(b"\n".join(values))
-
-
 @lru_cache(64)
-def _decide(names: bytes) -> bool:
+def decides(names: bytes) -> bool:
     """
-    Check the names of the headers of an answer, with line ends between them. A service sends the same names in nearly
-    all answers.
+    Check whether an answer has one of the headers of this module. Few answers do, and a service sends the same headers
+    in nearly all answers.
+
+    @param names: the names of the headers of the answer, in lower case, with line ends between them.
     """
     return _PREFIX in names or not _KNOWN.isdisjoint(names.split(b"\n"))
 

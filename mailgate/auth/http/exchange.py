@@ -108,12 +108,13 @@ def question(
     method = credentials.method
     # The form holds only texts of this module and of the configuration, and the values come from clients.
     form = _BASIC
-    values: list[bytes | int] = [_WORDS[method], *_secrets(credentials, dialect)]
+    values: tuple[bytes | int, ...] = (_WORDS[method], _user(credentials.user, dialect), _secret(credentials, dialect))
     if credentials.authzid:
         form += _AUTHZID
+        values += (_user(credentials.authzid, dialect),)
     if method in _DIGESTS:
         form += _SALT
-        values.append(headerText(credentials.salt))
+        values += (headerText(credentials.salt),)
     form += _CLIENT
     values += (
         dialect.protocolName(request),
@@ -122,7 +123,7 @@ def question(
     )
     if request.protocol == "smtp":
         form += _NAME
-        values.append(headerText(client.name.encode("utf-8", "replace")))
+        values += (headerText(client.name.encode("utf-8", "replace")),)
     proxied = client.proxied
     if proxied is not None:
         form += _PROXIED
@@ -131,7 +132,7 @@ def question(
     if method is Method.NONE:
         envelope = request.envelope
         form += _MAIL
-        values += map(headerText, (envelope.helo, envelope.mail, envelope.recipient))
+        values += (headerText(envelope.helo), headerText(envelope.mail), headerText(envelope.recipient))
     if client.tls is not None:
         form += _TLS
         values += (client.tls.protocol.encode("ascii"), client.tls.cipher.encode("ascii"))
@@ -139,29 +140,33 @@ def question(
         details = client.details if verifiesClients else None
         if details is not None and details.verification:
             form += _VERIFIED
-            values.append(details.verification.encode("ascii"))
+            values += (details.verification.encode("ascii"),)
             if details.certificate is not None:
                 form += _CERTIFICATE + (_WHOLE_CERTIFICATE if passesCertificate else b"")
-                values += _described(details.certificate, passesCertificate)
+                values += tuple(_described(details.certificate, passesCertificate))
     if dialect.headers:
         form += dialect.form[0]
-        values += dialect.values(request)
+        values += tuple(dialect.values(request))
     return PreparedHeaders(form, values)
 
 
-def _secrets(credentials: Credentials, dialect: Dialect) -> tuple[bytes, ...]:
-    """Return C{Auth-User} and C{Auth-Pass}, and C{Auth-Authzid} if there is one."""
-    user, secret, authzid = dialect.escapeUser(credentials.user), credentials.secret, credentials.authzid
+def _user(name: bytes, dialect: Dialect) -> bytes:
+    """Return C{Auth-User} or C{Auth-Authzid} for a user name."""
+    escaped = dialect.escapeUser(name)
+    if len(escaped) > LONGEST_CREDENTIAL:
+        raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
+    return escaped
+
+
+def _secret(credentials: Credentials, dialect: Dialect) -> bytes:
+    """Return C{Auth-Pass}."""
+    secret = credentials.secret
     if not dialect.showsPassword and credentials.method in _PASSWORDS:
         secret = PLACEHOLDER
-    password = dialect.escapePassword(secret)
-    if authzid:
-        authzid = dialect.escapeUser(authzid)
-    if len(user) > LONGEST_CREDENTIAL or len(authzid) > LONGEST_CREDENTIAL:
-        raise Untellable(f"the user name is longer than {LONGEST_CREDENTIAL} bytes")
-    if len(password) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
+    escaped = dialect.escapePassword(secret)
+    if len(escaped) > LONGEST_CREDENTIAL and not credentials.method.isOAuth:
         raise Untellable(f"the password is longer than {LONGEST_CREDENTIAL} bytes")
-    return (user, password, authzid) if authzid else (user, password)
+    return escaped
 
 
 def _described(certificate: ClientCertificate, passesWhole: bool) -> Iterator[bytes]:
@@ -301,7 +306,7 @@ def route(
     if givenUser is not None and dialect.escapesAnswer:
         givenUser = unquote_to_bytes(givenUser)
     password, judged = _password(credentials, givenPassword, dialect)
-    decisions = decisionsOf(request, values, judged, may, doubt) if decides(values) else _NO_DECISIONS
+    decisions = decisionsOf(request, values, judged, may, doubt) if decides(b"\n".join(values)) else _NO_DECISIONS
     backend: Destination | None = decisions.upstream
     named = None
     if backend is None:
@@ -310,7 +315,7 @@ def route(
             backend = default if not dialect.acceptsMissing or hasStatus(values) else None
             if backend is None:
                 raise Unusable("did not send server or port")
-    scram = _secret(credentials.method, values) if credentials.method.isScram else None
+    scram = _scramSecret(credentials.method, values) if credentials.method.isScram else None
     if password is None and scram is None and request.protocol != "smtp" and not decisions.provesNothing:
         raise Unusable("did not send password")
     if named is not None:
@@ -324,7 +329,7 @@ def route(
     return Route(backends, user, password, judged, authzid, decisions.options, scram)
 
 
-def _secret(method: Method, values: Values) -> ScramSecret:
+def _scramSecret(method: Method, values: Values) -> ScramSecret:
     """Return C{Auth-Scram-Secret}. Without it nothing would check the client's password."""
     given = lastOf(values, b"auth-scram-secret")
     if given is None:

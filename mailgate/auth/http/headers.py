@@ -18,7 +18,7 @@ from twisted.web.http_headers import Headers
 __all__ = ["FieldHeaders", "PreparedHeaders", "Values", "valuesOf"]
 
 Values: TypeAlias = Mapping[bytes, tuple[bytes, ...]]
-"""The values of headers, without spaces around them, by the names of the headers in lower case."""
+"""The values of headers, without spaces around them, by the names of the headers in lower case; one or more of each."""
 
 
 def valuesOf(headers: Headers) -> Values:
@@ -29,20 +29,22 @@ def valuesOf(headers: Headers) -> Values:
     """
     if isinstance(headers, FieldHeaders):
         return headers.values
-    return {name.lower(): tuple([value.strip(b" ") for value in each]) for name, each in headers.getAllRawHeaders()}
+    every = headers.getAllRawHeaders()
+    return {name.lower(): tuple([value.strip(b" ") for value in each]) for name, each in every if each}
 
 
 class FieldHeaders(Headers):
     """
-    The headers of a response.
+    The headers of a response. They do not change: what treq and the agents below it set is about the encoding of the
+    body, which nothing reads.
 
-    @param values: the values by their names in lower case; it becomes part of this object.
+    @param values: the values by their names in lower case.
     @ivar values: the same.
     """
 
     __slots__ = ("values",)
 
-    def __init__(self, values: dict[bytes, tuple[bytes, ...]]) -> None:
+    def __init__(self, values: Values) -> None:
         self.values = values
 
     def _ordinary(self) -> Headers:
@@ -53,26 +55,25 @@ class FieldHeaders(Headers):
         return ordinary
 
     def copy(self) -> FieldHeaders:
-        return FieldHeaders(dict(self.values))
+        return self
 
     def hasHeader(self, name: AnyStr) -> bool:
-        return _encoded(name).lower() in self.values
+        return self._ordinary().hasHeader(name)
 
     def getRawHeaders(self, name: AnyStr, default: Any = None) -> Any:
-        if isinstance(name, str):
-            found = self.getRawHeaders(_encoded(name))
-            return default if found is None else [value.decode("utf8") for value in found]
-        values = self.values.get(name.lower())
-        return list(values) if values else default
+        if isinstance(name, bytes) and name.lower() not in self.values:
+            # The encoding of the body is looked up in each response, and seldom there.
+            return default
+        return self._ordinary().getRawHeaders(name, default)
 
     def addRawHeader(self, name: str | bytes, value: str | bytes) -> None:
-        self.setRawHeaders(name, (*self.values.get(_encoded(name).lower(), ()), value))
+        pass
 
     def setRawHeaders(self, name: str | bytes, values: Sequence[str | bytes]) -> None:
-        self.values[_encoded(name).lower()] = tuple(map(_inUTF8, values))
+        pass
 
     def removeHeader(self, name: AnyStr) -> None:
-        self.values.pop(_encoded(name).lower(), None)
+        pass
 
     def getAllRawHeaders(self) -> Iterator[tuple[bytes, Sequence[bytes]]]:
         return self._ordinary().getAllRawHeaders()
@@ -82,13 +83,8 @@ class FieldHeaders(Headers):
         return f"{type(self).__name__}({list(self.values)})"
 
 
-def _encoded(name: str | bytes) -> bytes:
-    return name.encode("iso-8859-1") if isinstance(name, str) else name
-
-
-def _inUTF8(value: str | bytes) -> bytes:
-    return value.encode("utf8") if isinstance(value, str) else value
-
+_HARMLESS = bytes(byte for byte in range(256) if byte not in b"\r\n\0")
+"""All bytes but CR, LF and NUL."""
 
 _new = object.__new__
 
@@ -109,12 +105,11 @@ class PreparedHeaders(Headers):
 
     __slots__ = ("_added", "block")
 
-    def __init__(self, form: bytes, values: Sequence[bytes | int]) -> None:
+    def __init__(self, form: bytes, values: tuple[bytes | int, ...]) -> None:
         self._added: tuple[tuple[str | bytes, str | bytes], ...] = ()
-        self.block = block = form % tuple(values)
+        self.block = block = form % values
         # No value can add a line, or end the head: all line ends are those of the form.
-        lines = form.count(b"\r\n")
-        if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
+        if block.translate(None, _HARMLESS) != form.translate(None, _HARMLESS):
             raise ValueError("a header contains CR, LF or NUL")
 
     @classmethod

@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.auth.http.test_response -*-
 """
-A parser for HTTP/1.x responses to GET whose answer is in the head (RFC 9112). It does no I/O.
+HTTP/1.x responses to GET whose answer is in the head (RFC 9112), and a parser for them, which does no I/O.
 
 Lines may end with a bare LF, as section 2.2 allows. A head that is invalid or too long is an error. A body is only
 measured, to find out whether the connection can be used again.
@@ -13,10 +13,18 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from functools import lru_cache
 from itertools import repeat
+from typing import NamedTuple, cast
 
-from attrs import define, field
+from twisted.internet.interfaces import IProtocol, IPushProducer, ITransport
+from twisted.python.failure import Failure
+from twisted.web.client import ResponseDone
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IClientRequest, IResponse
+from zope.interface import implementer
 
-__all__ = ["NotHTTP", "ProtocolError", "ResponseHead", "ResponseParser", "Stage"]
+from mailgate.auth.http.headers import FieldHeaders, Values
+
+__all__ = ["HTTPResponse", "NotHTTP", "ProtocolError", "ResponseParser", "Stage", "Status"]
 
 MAX_LINE = 16384
 MAX_HEAD = 65536
@@ -48,30 +56,72 @@ class Stage(Enum):
     """The head is complete, and nothing more can be read from this connection."""
 
 
-@define
-class ResponseHead:
-    """
-    The head of a response.
+class Status(NamedTuple):
+    """The status line of a response: the version of HTTP, the status code and the reason phrase."""
 
-    @ivar minor: the minor version of HTTP/1.x.
-    @ivar code: the status code.
-    @ivar phrase: the reason phrase.
-    @ivar values: the values of the header fields in their order, without spaces around them, by name in lower case. One
-        may be a password.
-    """
-
-    minor: int
+    version: tuple[bytes, int, int]
     code: int
     phrase: bytes
-    values: dict[bytes, tuple[bytes, ...]] = field(repr=False)
 
+
+@implementer(IResponse, IPushProducer)
+class HTTPResponse:
+    """
+    A response without its body: delivering the body delivers nothing.
+
+    @param status: its status line.
+    @param values: the values of the header fields in their order, without spaces around them, by name in lower case.
+    @ivar request: the request that it answers, once that is known.
+    """
+
+    length = 0
+    request: IClientRequest | None = None
+    previousResponse: IResponse | None = None
+
+    def __init__(self, status: Status, values: Values) -> None:
+        self.version, self.code, self.phrase = status
+        self.headers: Headers = FieldHeaders(values)
+
+    def deliverBody(self, protocol: IProtocol) -> None:
+        """
+        See L{IResponse}: deliver an empty body.
+
+        @param protocol: its C{connectionLost} is called at once.
+        """
+        protocol.makeConnection(cast(ITransport, self))
+        protocol.connectionLost(_DONE)
+
+    def setPreviousResponse(self, response: IResponse) -> None:
+        """
+        See L{IResponse}.
+
+        @param response: the redirect that led to this response.
+        """
+        self.previousResponse = response
+
+    def pauseProducing(self) -> None:
+        """Do nothing: there is no body."""
+
+    def resumeProducing(self) -> None:
+        """Do nothing: there is no body."""
+
+    def stopProducing(self) -> None:
+        """Do nothing: there is no body."""
+
+
+_DONE = Failure(ResponseDone())
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9][0-9])(?: ([^\r\n\0]*))?\r?")
-_FIELD = re.compile(rb"^([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?::([^\r\n]*))?\r?\n", re.MULTILINE)
+_LINE = re.compile(rb"^(?:([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?::([^\r\n]*))?\r?\n|(?!\r?\n).*\n)", re.MULTILINE)
+"""Matches a line of a head that is not empty. A line that is no field has no name."""
+
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
 _PREFIX = b"HTTP/1."
+_NOT_HTTP = "the response is not HTTP/1.x"
+_SPACES = repeat(b" ")
+_FRAMING = (b"content-length", b"transfer-encoding", b"connection")
 
 
 class _CountedBody:
@@ -145,13 +195,11 @@ class ResponseParser:
     An invalid or too large body is no error, but the connection cannot be used again. Responses with a status of 1xx
     are skipped.
 
-    @ivar head: the head; L{None} until it is complete.
     @ivar surplus: whether bytes followed the end of a response whose connection could be used again. They belong to no
         request.
     @ivar stage: how far the response has been read.
     """
 
-    head: ResponseHead | None = None
     surplus = False
     stage = Stage.HEAD
     _lineStart = 0
@@ -166,25 +214,17 @@ class ResponseParser:
         """Whether no byte of a response has arrived."""
         return self.stage is Stage.HEAD and not self._buffer and not self._passedOver
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes) -> HTTPResponse | None:
         """
         Read the next bytes.
 
         @param data: the bytes.
+        @return: the response, if these bytes complete its head.
         @raise ProtocolError: the head is invalid.
         """
-        if self.head is None:
-            data = self._feedHead(data)
-        if not data:
-            return
-        if self.stage is Stage.BODY:
+        if self.stage is not Stage.HEAD:
             self._feedBody(data)
-        elif self.stage is Stage.WHOLE:
-            self.surplus = True
-            self.stage = Stage.LAST
-
-    def _feedHead(self, data: bytes) -> bytes:
-        """Return the bytes after the head."""
+            return None
         # A head usually arrives in one piece, and is read without a copy.
         unread: bytes | bytearray = data
         scanned = 0
@@ -193,31 +233,30 @@ class ResponseParser:
             self._buffer += data
             unread = self._buffer
         while True:
-            if not unread.startswith(_PREFIX) and not _PREFIX.startswith(unread):
-                raise NotHTTP("the response is not HTTP/1.x")
             match = _HEAD_END.search(unread, scanned)
             if match is None:
                 self._bound(unread, len(unread))
                 if unread is not self._buffer:
                     self._buffer = bytearray(unread)
-                return b""
+                return None
             end = match.end()
             if end > MAX_LINE or self._passedOver:
                 self._bound(unread, end)
-            head = _headOf(bytes(unread[: match.start() + 1]))
-            if head.code >= 200:
-                given = head.values.get
-                self.stage, self._length = _framing(
-                    head.minor, head.code, given(b"content-length"), given(b"transfer-encoding"), given(b"connection")
-                )
-                self.head = head
-                return bytes(unread[end:])
+            status, values = _headOf(bytes(unread[:end]))
+            if status.code >= 200:
+                break
             unread = unread[end:]
             scanned = self._lineStart = 0
             self._passedOver += end
+        self.stage, self._length = _framing(status, *map(values.get, _FRAMING))
+        if len(unread) > end:
+            self._feedBody(bytes(unread[end:]))
+        return HTTPResponse(status, values)
 
     def _bound(self, unread: bytes | bytearray, end: int) -> None:
-        """Check the length of a head and of its lines, complete or not."""
+        """Check the beginning of a head, its length and that of its lines, complete or not."""
+        if not unread.startswith(_PREFIX) and not _PREFIX.startswith(unread):
+            raise NotHTTP(_NOT_HTTP)
         if self._passedOver + end > MAX_HEAD:
             raise ProtocolError(f"the response head is longer than {MAX_HEAD} bytes")
         feed = unread.find(b"\n", self._lineStart, end)
@@ -228,6 +267,11 @@ class ResponseParser:
             raise ProtocolError(f"a line of the response head is longer than {MAX_LINE} bytes")
 
     def _feedBody(self, data: bytes) -> None:
+        if data and self.stage is Stage.WHOLE:
+            self.surplus = True
+            self.stage = Stage.LAST
+        if self.stage is not Stage.BODY:
+            return
         if self._body is None:
             self._body = _ChunkedBody() if self._length is None else _CountedBody(self._length)
         self._bodySize += len(data)
@@ -244,66 +288,65 @@ class ResponseParser:
                 self.stage = Stage.LAST if rest else Stage.WHOLE
 
 
-def _headOf(block: bytes) -> ResponseHead:
+def _headOf(block: bytes) -> tuple[Status, dict[bytes, tuple[bytes, ...]]]:
     """
-    Return the head in C{block}, which has complete lines without the empty one at the end.
+    Return the status in a head, and the values of its fields as L{HTTPResponse} has them.
 
+    @param block: the head, with the empty line at the end.
     @raise ProtocolError: it is invalid.
     """
     line, _, lines = block.partition(b"\n")
-    minor, code, phrase = _statusOf(line)
-    fields = _FIELD.findall(lines)
-    if len(fields) != lines.count(b"\n"):
-        # One of them is no field.
+    status = _statusOf(line)
+    fields = _LINE.findall(lines)
+    if not fields:
+        return status, {}
+    # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
+    names, texts = zip(*fields, strict=True)
+    if b"" in names:
         raise ProtocolError("the response has an invalid header")
-    return ResponseHead(minor, code, phrase, _valuesOf(fields) if fields else {})
+    # Made without a loop, as names seldom occur twice.
+    singles = zip(map(bytes.strip, texts, _SPACES), strict=True)
+    values: dict[bytes, tuple[bytes, ...]] = dict(zip(map(bytes.lower, names), singles, strict=True))
+    return status, values if len(values) == len(fields) else _together(fields)
+
+
+def _together(fields: list[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:
+    """Return the values of C{fields} among which a name occurs more than once."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, text in fields:
+        values.setdefault(name.lower(), []).append(text.strip(b" "))
+    return {name: tuple(given) for name, given in values.items()}
 
 
 @lru_cache(32)
-def _statusOf(line: bytes) -> tuple[int, int, bytes]:
+def _statusOf(line: bytes) -> Status:
     """
-    Return the minor version, the status code and the reason phrase in a status line. The results are cached: a service
-    writes the same in nearly all responses.
+    Return the status in a status line. The results are cached: a service writes the same in nearly all responses.
 
     @param line: the line without its LF.
     @raise ProtocolError: it is invalid, or switches protocols.
     """
     status = _STATUS_LINE.fullmatch(line)
+    if not line.startswith(_PREFIX):
+        raise NotHTTP(_NOT_HTTP)
     if status is None:
         raise ProtocolError("the response has an invalid status line")
     minor, code, phrase = status.groups(b"")
     if code == b"101":
         raise ProtocolError("the response switches protocols (101), which the gateway did not request")
-    return int(minor), int(code), phrase
-
-
-def _valuesOf(fields: list[tuple[bytes, bytes]]) -> dict[bytes, tuple[bytes, ...]]:
-    """Return the values of C{fields} as L{ResponseHead} has them."""
-    # As in nginx, a line without a colon is a header without a value: such an Auth-Status is not "OK".
-    names, texts = zip(*fields, strict=True)
-    keys = list(map(bytes.lower, names))
-    # Made without a loop, as names seldom occur twice.
-    singles = zip(map(bytes.strip, texts, repeat(b" ")), strict=True)
-    values: dict[bytes, tuple[bytes, ...]] = dict(zip(keys, singles, strict=True))
-    if len(values) < len(keys):
-        every: dict[bytes, list[bytes]] = {}
-        for key, text in zip(keys, texts, strict=True):
-            every.setdefault(key, []).append(text.strip(b" "))
-        return {key: tuple(given) for key, given in every.items()}
-    return values
+    return Status((b"HTTP", 1, int(minor)), int(code), phrase)
 
 
 _Given = tuple[bytes, ...] | None
 
 
 @lru_cache(32)
-def _framing(minor: int, code: int, length: _Given, coding: _Given, connection: _Given) -> tuple[Stage, int | None]:
+def _framing(status: Status, length: _Given, coding: _Given, connection: _Given) -> tuple[Stage, int | None]:
     """
     Determine where the body of a response ends (RFC 9112, sections 6.3 and 9.3). The results are cached: a service
     frames nearly all responses alike.
 
-    @param minor: the minor version of HTTP/1.x.
-    @param code: the status code.
+    @param status: the status line.
     @param length: the values of C{Content-Length}.
     @param coding: the values of C{Transfer-Encoding}.
     @param connection: the values of C{Connection}.
@@ -314,9 +357,9 @@ def _framing(minor: int, code: int, length: _Given, coding: _Given, connection: 
     if lengths and (len(set(lengths)) > 1 or not _LENGTH.fullmatch(lengths[0])):
         raise ProtocolError("the response has an invalid Content-Length")
     size = int(lengths[0]) if lengths else MAX_BODY + 1
-    if minor == 0 or b"close" in options:
+    if status.version == (b"HTTP", 1, 0) or b"close" in options:
         return Stage.LAST, 0
-    if code in (204, 304) or (size == 0 and not codings):
+    if status.code in (204, 304) or (size == 0 and not codings):
         return Stage.WHOLE, 0
     if codings == [b"chunked"] and not lengths:
         return Stage.BODY, None

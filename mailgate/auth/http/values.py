@@ -51,8 +51,7 @@ def lastOf(values: Values, name: bytes) -> bytes | None:
     @param values: the values of the response's headers.
     @param name: the name of the header, in lower case.
     """
-    given = values.get(name)
-    return given[-1] if given else None
+    return values[name][-1] if name in values else None
 
 
 def isUnlimited(values: Values) -> bool:

@@ -13,8 +13,7 @@ from zope.interface import implementer
 
 from mailgate.auth.fairqueue import FairQueue
 from mailgate.auth.http.authenticator import HTTPAuthenticator
-from mailgate.auth.http.connection import HTTPResponse
-from mailgate.auth.http.response import ResponseHead
+from mailgate.auth.http.response import HTTPResponse, Status
 from mailgate.auth.http.services import SharedService
 from mailgate.limits.settings import LimitSettings
 from mailgate.log.journal import Journal
@@ -58,7 +57,7 @@ class FakeAgent:
     def answer(self, *fields, code=200):
         """Answer the last request."""
         pairs = [field.encode().split(b": ", 1) for field in fields]
-        self.asked[-1][3].callback(HTTPResponse(ResponseHead(1, code, b"", byName(pairs)), None))
+        self.asked[-1][3].callback(HTTPResponse(Status((b"HTTP", 1, 1), code, b""), byName(pairs)))
 
     def fail(self, reason):
         """Let the last request fail."""

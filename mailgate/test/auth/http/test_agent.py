@@ -4,7 +4,10 @@ Tests for L{mailgate.auth.http.agent}.
 
 from __future__ import annotations
 
+import gc
 from http.cookiejar import CookieJar
+from typing import Any
+from weakref import ref
 
 from treq.client import HTTPClient
 from treq.testing import RequestTraversalAgent
@@ -131,40 +134,23 @@ class FieldHeadersTests(SynchronousTestCase):
         return [FieldHeaders(byName(self.GIVEN)), twisteds]
 
     def test_likeTwisteds(self) -> None:
-        """After any operation, with bytes or text, they equal Twisted's headers."""
-        changes = (
-            lambda headers: headers.addRawHeader(b"c", b"4"),
-            lambda headers: headers.addRawHeader("D", "5"),
-            lambda headers: headers.setRawHeaders(b"A-B", [b"6"]),
-            lambda headers: headers.setRawHeaders(b"E", [b"7", b"8"]),
-            lambda headers: headers.setRawHeaders("a-b", ["9"]),
-            lambda headers: headers.removeHeader(b"c"),
-            lambda headers: headers.removeHeader("A-B"),
-            lambda headers: headers.removeHeader(b"none"),
-        )
-        for number in range(len(changes) ** 3):
-            chosen = [changes[number // len(changes) ** place % len(changes)] for place in range(3)]
-            ours, twisteds = self.both()
-            for change in chosen:
-                for headers in (ours, twisteds):
-                    change(headers)
-                for name in (b"a-b", b"C", b"d", b"e", b"none"):
-                    self.assertEqual(ours.getRawHeaders(name), twisteds.getRawHeaders(name))
-                    self.assertEqual(ours.hasHeader(name), twisteds.hasHeader(name))
-            self.assertEqual(ours.getRawHeaders("a-b"), twisteds.getRawHeaders("a-b"))
-            self.assertEqual(sorted(ours.copy().getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
-            self.assertEqual(sorted(ours.getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
+        """For code that reads them, with bytes or text, they equal Twisted's headers."""
+        ours, twisteds = self.both()
+        names: list[Any] = ["a-b", "C", "none", b"a-b", b"C", b"none"]
+        for name in names:
+            self.assertEqual(ours.getRawHeaders(name), twisteds.getRawHeaders(name))
+            self.assertEqual(ours.getRawHeaders(name, []), twisteds.getRawHeaders(name, []))
+            self.assertEqual(ours.hasHeader(name), twisteds.hasHeader(name))
+        for headers in (ours, ours.copy()):
+            self.assertEqual(sorted(headers.getAllRawHeaders()), sorted(twisteds.getAllRawHeaders()))
 
-    def test_copy(self) -> None:
-        """A copy and its original are independent, before and after they are read."""
-        for prepare in (lambda headers: None, lambda headers: list(headers.getAllRawHeaders())):
-            headers = FieldHeaders(byName(self.GIVEN))
-            prepare(headers)
-            copy = headers.copy()
-            copy.addRawHeader(b"New", b"x")
-            headers.removeHeader(b"C")
-            self.assertFalse(headers.hasHeader(b"new"))
-            self.assertTrue(copy.hasHeader(b"c"))
+    def test_fixed(self) -> None:
+        """Nothing changes them: treq would set a Content-Encoding that the service did not send."""
+        for headers in (FieldHeaders(byName(self.GIVEN)), FieldHeaders(byName(self.GIVEN)).copy()):
+            headers.setRawHeaders(b"Content-Encoding", [b""])
+            headers.addRawHeader(b"C", b"4")
+            headers.removeHeader(b"A-b")
+            self.assertEqual(headers.values, byName(self.GIVEN))
 
 
 class PreparedHeadersTests(SynchronousTestCase):
@@ -203,11 +189,11 @@ class PreparedHeadersTests(SynchronousTestCase):
     def test_filled(self):
         """A form is filled with values. A value can add no line, and what looks like a form in it is text."""
         form = b"A: %b\r\nB: 100%% %d\r\n"
-        filled = PreparedHeaders(form, [b"%b %%", 7])
+        filled = PreparedHeaders(form, (b"%b %%", 7))
         self.assertEqual(filled.block, b"A: %b %%\r\nB: 100% 7\r\n")
         self.assertEqual(filled.getRawHeaders(b"b"), [b"100% 7"])
         for value in (b"x\r\nC: y", b"x\n", b"\r", b"\0"):
-            self.assertRaises(ValueError, PreparedHeaders, form, [value, 7])
+            self.assertRaises(ValueError, PreparedHeaders, form, (value, 7))
 
     def test_found(self):
         """A header is found by its whole name in any case, and not by a value."""
@@ -284,6 +270,18 @@ class ResponseTests(AgentTestCase):
         self.assertNoResult(asked)
         connection.dataReceived(RESPONSE[head - 1 : head])
         self.successResultOf(asked)
+
+    def test_forgotten(self):
+        """After the answer a connection holds neither response nor request, in which passwords may be."""
+        gc.disable()
+        self.addCleanup(gc.enable)
+        for head in (b"Content-Length: 3\r\n", b"Connection: close\r\n", b"Content-Length: 0\r\n"):
+            asked = self.ask()
+            connection = self.endpoint.accept()
+            connection.dataReceived(b"HTTP/1.1 200 OK\r\nAuth-Pass: sesame\r\n" + head + b"\r\n")
+            held = ref(self.successResultOf(asked))
+            del asked
+            self.assertIsNone(held(), head)
 
     def test_encodedBody(self):
         """A body that claims to be compressed does no harm with treq, which decompresses bodies."""

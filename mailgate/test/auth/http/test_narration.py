@@ -42,7 +42,7 @@ class ShownTests(SynchronousTestCase):
         logAnswer(self.request, URL, byName(pairs), Denial(Trouble.DENIED), 1.5)
         format, found = self.steps.pop()
         self.assertEqual((format, found["verdict"], found["seconds"]), (ANSWERED, "refuses the login", 1.5))
-        return str(found["headers"]).removesuffix(", content-encoding: ***")
+        return str(found["headers"])
 
     def test_question(self) -> None:
         """Values are shown of listed headers alone, in any case."""

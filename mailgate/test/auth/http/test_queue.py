@@ -17,8 +17,7 @@ from mailgate.auth.fairqueue import MOST_OF_ONE, PAUSE
 from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.asking import REST
 from mailgate.auth.http.authenticator import KIND
-from mailgate.auth.http.connection import HTTPResponse
-from mailgate.auth.http.response import ResponseHead
+from mailgate.auth.http.response import HTTPResponse, Status
 from mailgate.lean.reactor import LeanReactor
 from mailgate.limits.settings import LimitSettings
 from mailgate.limits.values import exempt
@@ -51,7 +50,7 @@ class QueueCase(AuthenticatorTestCase):
     def answer(self, number, *fields):
         """Answer the request with this number."""
         pairs = [field.encode().split(b": ", 1) for field in fields or ACCEPTED]
-        self.agent.asked[number][3].callback(HTTPResponse(ResponseHead(1, 200, b"", byName(pairs)), None))
+        self.agent.asked[number][3].callback(HTTPResponse(Status((b"HTTP", 1, 1), 200, b""), byName(pairs)))
 
     def assertReason(self, judged, reason, wait=0.0):
         """Check that the login got a temporary failure after C{wait} seconds, for C{reason}."""

@@ -14,8 +14,7 @@ from twisted.web.server import NOT_DONE_YET
 from zope.interface import implementer
 
 from mailgate.auth.http.agent import KeepAliveAgent
-from mailgate.auth.http.connection import HTTPResponse
-from mailgate.auth.http.response import ResponseHead
+from mailgate.auth.http.response import HTTPResponse, Status
 from mailgate.test.support.httpagent import FakeEndpoint
 from mailgate.test.support.httpauthenticator import (
     ACCEPTED,
@@ -204,7 +203,7 @@ class TwistedWebTests(AuthenticatorTestCase):
         agent = FakeAgent()
         self.authenticator = self.make([agent])
         judged = self.authenticate()
-        held = Held(ResponseHead(1, 200, b"", {}), None)
+        held = Held(Status((b"HTTP", 1, 1), 200, b""), {})
         held.headers = Headers({b"Auth-Status": [b"no"]})
         agent.asked[0][3].callback(held)
         self.successResultOf(judged)

@@ -11,6 +11,7 @@ from typing import Any
 from twisted.names import dns
 
 from mailgate.auth.http.exchange import Unusable, Wait, route, verdict
+from mailgate.auth.http.headers import valuesOf
 from mailgate.auth.http.response import MAX_HEAD, MAX_LINE, ProtocolError, ResponseParser, Stage
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, fitForWire
 from mailgate.net.dns import _Question
@@ -52,26 +53,27 @@ def _clientHello(pieces: Sequence[bytes]) -> Any:
 
 def _response(pieces: Sequence[bytes]) -> Any:
     """The head of a response of HTTP, and whether its connection can be used again; or the error."""
-    parser = ResponseParser()
+    parser, response = ResponseParser(), None
     for piece in pieces:
         try:
-            parser.feed(piece)
+            response = parser.feed(piece) or response
         except ProtocolError as error:
             return type(error)
         if parser.stage is Stage.HEAD:
             assert len(parser._buffer) <= MAX_HEAD + MAX_LINE + len(piece), "the buffer is longer than its limit"
-    return parser.head, parser.stage, parser.surplus
+    facts = response and (response.version, response.code, response.phrase, dict(valuesOf(response.headers)))
+    return facts, parser.stage, parser.surplus
 
 
 def _judged(pieces: Sequence[bytes]) -> Any:
     """What an authentication service decides: a refusal, a pause, or a route whose texts fit into a line."""
     (data,) = pieces
-    parser = ResponseParser()
+    response = None
     with suppress(ProtocolError):
-        parser.feed(data)
-    if parser.head is None:
+        response = ResponseParser().feed(data)
+    if response is None:
         return None
-    values = parser.head.values
+    values = valuesOf(response.headers)
     for method in (Method.PLAIN, Method.XOAUTH2, Method.CRAM_MD5):
         credentials = Credentials(method, b"joe", b"sesame", authzid=b"ann")
         request = LoginRequest("imap", credentials, Client("192.0.2.7"))
