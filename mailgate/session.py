@@ -221,10 +221,10 @@ class ICounted(Protocol):
         """
 
 
-@define(weakref_slot=False)
+@define(weakref_slot=False, eq=False)
 class Session:
     """
-    The record of one connection. It is mutable and changes as the connection goes on.
+    The record of one connection. It is mutable and changes as the connection goes on. It is equal only to itself.
 
     @ivar protocol: the name of the protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
     @ivar server: the address of the listener, such as C{0.0.0.0:993}.
@@ -272,10 +272,10 @@ class Session:
     reason: str = ""
     id: str = "-"
     method: Method | None = None
-    readings: Any = field(default=None, repr=False, eq=False)
-    place: ICounted | None = field(default=None, repr=False, eq=False)
-    counted: Any = field(default=None, repr=False, eq=False)
-    asked: Asked | None = field(default=None, repr=False, eq=False)
+    readings: Any = field(default=None, repr=False)
+    place: ICounted | None = field(default=None, repr=False)
+    counted: Any = field(default=None, repr=False)
+    asked: Asked | None = field(default=None, repr=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
     debugging: ClassVar[Journal | None] = None
@@ -428,7 +428,7 @@ class Session:
         }
 
 
-@define(weakref_slot=False)
+@define(weakref_slot=False, eq=False)
 class FollowedSession(Session):
     """
     The record of a connection that may be debugged, or has a trace id.
@@ -437,5 +437,5 @@ class FollowedSession(Session):
     @ivar trace: as of L{Session}.
     """
 
-    debugging: Journal | None = field(default=None, repr=False, eq=False)  # type: ignore[misc]
+    debugging: Journal | None = field(default=None, repr=False)  # type: ignore[misc]
     trace: str = ""  # type: ignore[misc]

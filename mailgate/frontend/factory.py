@@ -158,7 +158,7 @@ class ProxyServerFactory(Factory):
         isTimed = journal.wantsInfo or watch is not None
         self.phaseClock: Callable[[], float] | None = clock.seconds if isTimed else None
         """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
-        self.settlesTimes = not getattr(watch, "settlesTimes", False)
+        self.settlesTimes = not getattr(watch, "readsTimes", False)
         """Whether the times of a session are settled when its relay begins. Otherwise C{watch} does that later."""
         self.relayEnded: Callable[[Any], None] = self.ended
         """One bound method for all relays: each access to L{ended} would make a new object."""
