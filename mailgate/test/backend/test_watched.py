@@ -11,7 +11,7 @@ from twisted.internet.error import ConnectionRefusedError
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.errors import LoginRefused
-from mailgate.lean.connecting import Outgoing
+from mailgate.lean.connecting import Destination, Outgoing
 from mailgate.login import Backend
 from mailgate.protocols.pop3 import POP3
 from mailgate.session import Phase
@@ -86,8 +86,8 @@ class AttemptTests(SynchronousTestCase):
         attempt = self.attempt()
         attempt.reactor.advance(2.0)
         transport: Any = FakeTransport
-        transport.handshakeTime = lambda transport: 0.5
-        self.addCleanup(delattr, transport, "handshakeTime")
+        transport.connectedAt = lambda transport, began, noticed: began + 0.5
+        self.addCleanup(delattr, transport, "connectedAt")
         attempt.accept()
         attempt.says(b"+OK ready\r\n", b"+OK\r\n", b"+OK\r\n")
         self.successResultOf(attempt.result)
@@ -96,19 +96,48 @@ class AttemptTests(SynchronousTestCase):
         self.assertIn("connect=500 backend-tls=0 backend-login=1500", attempt.session.times)
 
 
-class LoopbackTests(SynchronousTestCase):
-    """What Linux says of a connection."""
+class ConnectedTests(SynchronousTestCase):
+    """When a backend was connected that is found to be when it greets."""
 
-    def test_handshakeTime(self) -> None:
+    def outgoing(self, address: str = "127.0.0.1", isGreeted: bool = True) -> Any:
+        """A connection; what the system is asked and says of it is up to the test."""
+        isTCP = address[0].isdigit()
+        destination = Destination(*((socket.AF_INET, (address, 143)) if isTCP else (socket.AF_UNIX, address)))
+        given: Any = Outgoing(None, destination, None)  # type: ignore[arg-type]
+        given._isGreeted = isGreeted
+        return given
+
+    def test_loopback(self) -> None:
         """A real connection to this host takes some microseconds; a unix socket none."""
         with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as made:
-            outgoing = Outgoing.__new__(Outgoing)
-            outgoing.family, outgoing.fd = made.family, made.fileno()
-            self.assertIsNone(outgoing.handshakeTime())
-            outgoing._isGreeted = True
-            seconds = outgoing.handshakeTime()
-            assert seconds is not None
-            self.assertTrue(0 < seconds < 1.0, seconds)
-            outgoing.family = socket.AF_UNIX
-            self.assertEqual(outgoing.handshakeTime(), 0.0)
+            outgoing = self.outgoing()
+            outgoing.fd = made.fileno()
+            self.assertTrue(1000.0 < outgoing.connectedAt(1000.0, 1001.0) < 1001.0)
             outgoing.fd = -1
+        self.assertEqual(self.outgoing("/x").connectedAt(1000.0, 1001.0), 1000.0)
+
+    def test_atOnce(self) -> None:
+        """Where the connection itself is an event, the event says when."""
+        self.assertEqual(self.outgoing(isGreeted=False).connectedAt(1000.0, 1001.0), 1001.0)
+
+    def test_fresh(self) -> None:
+        """The system is asked once a second, and for each connection that may have lost a packet."""
+        outgoing = self.outgoing()
+        for roundTrip, began, noticed, connected, isAsked in (
+            (0.03, 1000.0, 1000.1, 1000.03, True),
+            (0.05, 1000.5, 1000.6, 1000.53, False),
+            # No round trip can have been longer than all.
+            (0.05, 1000.5, 1000.51, 1000.51, False),
+            (0.05, 1000.5, 1000.8, 1000.55, True),
+            (0.01, 1001.7, 1001.75, 1001.75, False),
+            (0.01, 1001.7, 1001.85, 1001.71, True),
+            # The clock was set back.
+            (0.02, 900.0, 900.1, 900.02, True),
+            # A packet was lost, or the system does not say: the time that has passed counts, and is not remembered.
+            (None, 900.0, 900.5, 900.5, True),
+            (0.01, 900.6, 900.7, 900.62, False),
+        ):
+            answers = [roundTrip]
+            outgoing._roundTrip = answers.pop
+            self.assertAlmostEqual(outgoing.connectedAt(began, noticed), connected)
+            self.assertEqual(answers == [], isAsked)
