@@ -8,15 +8,19 @@ import socket
 from typing import Any
 
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.backend.errors import LoginRefused
 from mailgate.lean.connecting import Destination, Outgoing
+from mailgate.log.journal import Journal
 from mailgate.login import Backend
 from mailgate.protocols.pop3 import POP3
 from mailgate.session import Phase
 from mailgate.test.support.watching import RecordingWatch
 from mailgate.testing import Attempt, FakeTransport, routeTo
+from mailgate.watch.audience import Audience
+from mailgate.watch.watcher import Watcher
 
 FIRST, SECOND = Backend("192.0.2.1", 110), Backend("192.0.2.2", 110)
 
@@ -70,6 +74,19 @@ class AttemptTests(SynchronousTestCase):
             attempt.session.enter(Phase.AUTH)
             attempt.again()
         self.assertEqual([connected for *_, connected, _ in self.reports()], [0.5, 0.5])
+
+    def test_own(self) -> None:
+        """The gateway's own watch reads a success from the session. The application's beside it hears of it."""
+        own, application = Watcher(Clock()), RecordingWatch()
+        heard: list[str] = []
+        self.patch(own, "attempted", lambda *values: heard.append("attempted"))
+        for watch, expected in ((own, []), (Audience(own, application, Journal()), ["attempted"])):
+            attempt = Attempt(POP3, route=routeTo(FIRST), watch=watch)
+            attempt.accept()
+            attempt.says(b"+OK ready\r\n", b"+OK\r\n", b"+OK\r\n")
+            self.successResultOf(attempt.result)
+            self.assertEqual(application.names, expected)
+        self.assertEqual(heard, ["attempted"])
 
     def test_cancelled(self) -> None:
         """An attempt that the gateway cancels is not the backend's."""
