@@ -20,7 +20,7 @@ from mailgate.backend.errors import causeOf
 from mailgate.interfaces import IWatch
 from mailgate.limits.attempt import Rule
 from mailgate.login import Denial, Method, Refusal
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Ending, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
@@ -47,9 +47,9 @@ _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 _OUTCOMES: dict[Outcome | None, str] = {None: OTHER, **{outcome: word(outcome) for outcome in Outcome}}
 _METHODS = {method.value: word(method) for method in Method}
 
-_protocolOf, _serverOf, _methodOf = attrgetter("protocol"), attrgetter("server"), attrgetter("method")
-_phaseOf, _outcomeOf = attrgetter("phase"), attrgetter("outcome")
-_receivedOf, _sentOf = attrgetter("received"), attrgetter("sent")
+_protocolOf, _serverOf = attrgetter("listener.protocol"), attrgetter("listener.server")
+_methodOf, _phaseOf, _endingOf = attrgetter("method"), attrgetter("phase"), attrgetter("ending")
+_outcomeOf, _receivedOf, _sentOf = attrgetter("outcome"), attrgetter("received"), attrgetter("sent")
 _RELAY = Phase.RELAY
 _isRelay = partial(is_, _RELAY)
 
@@ -199,8 +199,11 @@ class Watcher:
 
     def _countEnds(self, protocol: str, sessions: list[Session], moments: list[float]) -> None:
         """Count the C{sessions} that have ended at C{moments}."""
-        count = self._count
-        for outcome, number in Counter(map(_outcomeOf, sessions)).items():
+        count, endings = self._count, [*map(_endingOf, sessions)]
+        if not all(endings):
+            endings = [each or Ending() for each in endings]
+        outcomes = [*map(_outcomeOf, endings)]
+        for outcome, number in Counter(outcomes).items():
             count("mailgate_connections_ended", (protocol, _OUTCOMES[outcome]), number)
             if outcome is Outcome.LIMITED:
                 limited = (session.server for session in sessions if session.outcome is outcome)
@@ -211,11 +214,12 @@ class Watcher:
         if relays:
             seconds = lengths(relays, compress(moments, areRelays))
             self.tally.observeAll("mailgate_session_seconds", (protocol,), seconds)
-            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, relays)))
-            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, relays)))
+            moved = [*compress(endings, areRelays)]
+            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, moved)))
+            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, moved)))
         settle(self.tally, self.backends, protocol, [*compress(sessions, map(not_, areRelays))])
         if self.stories.isKept:
-            self.stories.ended(sessions, moments)
+            self.stories.ended(sessions, moments, outcomes)
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
         server, tls = self._servers.get(session.server, OTHER), session.tls
