@@ -103,7 +103,7 @@ class StoriesTests(SynchronousTestCase):
             trouble = session(attempts=number + 1, outcome=Outcome.TIMEOUT)
             ordinary = [session(outcome=Outcome.RELAYED), session(attempts=0, outcome=Outcome.SILENT)]
             ends = [trouble, *ordinary]
-        self.stories.ended(ends, [1001.0] * 3, [each.outcome for each in ends])
+            self.stories.ended(ends, [1001.0] * 3, [each.outcome for each in ends])
         taken = []
         while piece := self.stories.take():
             self.assertTrue(len(piece) <= 3 * PIECE)
