@@ -378,17 +378,16 @@ class ProxyClient(Lines):
 
     def connectionMade(self) -> None:
         self._connecting = None
-        makeNoDelay(self.transport)
+        transport = self.transport
+        makeNoDelay(transport)
         version = self._proxy.proxyProtocol
         if version != "off":
-            self.transport.write(headerFor(self._client or self._ourselves(), version))
+            transport.write(headerFor(self._client or self._ourselves(), version))
         self._enter(Phase.BACKEND_LOGIN)
         readings = self.readings
-        if readings is not None and hasattr(self.transport, "handshakeTime"):
-            handshake = self.transport.handshakeTime()
+        if readings is not None and hasattr(transport, "connectedAt"):
             # The connection was noticed with the backend's greeting, which is part of the login.
-            if handshake is not None and (connected := readings[-3] + handshake) < readings[-1]:
-                readings[-1] = connected
+            readings[-1] = transport.connectedAt(readings[-3], readings[-1])
         if self._awaitsConnection:
             self.notify()
 

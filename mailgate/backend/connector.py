@@ -91,6 +91,8 @@ class Connector:
         self._journal = journal
         self._places = places
         self._watch = watch
+        self._hearer = watch if getattr(watch, "hearsSuccesses", True) else None
+        """Receives the attempts that succeed; L{None} if nothing does: the gateway's own watch reads the sessions."""
         self._logged: set[tuple[str, str]] = set()
         self._proxy = settings[ProxySettings]
         self._passErrorMessage = self._proxy.passErrorMessage
@@ -186,8 +188,8 @@ class Connector:
                 client.steps.close()
             if client.concerns:
                 self._warn(client.concerns, session)
-            if self._watch is not None:
-                self._watch.attempted(session, place, None, *tries.measured())
+            if self._hearer is not None:
+                self._hearer.attempted(session, place, None, *tries.measured())
             return client
         except LoginRefused as refused:
             isDecided = True

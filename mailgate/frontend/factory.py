@@ -6,7 +6,7 @@ Makes and counts a server's dialogues: one factory for each listening address.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attrs import Factory as Default
@@ -32,7 +32,7 @@ from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
 from mailgate.relay.terms import Terms
-from mailgate.session import FollowedSession, Phase, Session
+from mailgate.session import FollowedSession, GatewayIds, Listener, Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
@@ -53,7 +53,7 @@ class Means:
     @ivar relays: makes the relays for clients that are logged in.
     @ivar places: counts client connections of the whole process (C{worker_connections}).
     @ivar randomness: C{randomness(n)} returns n random bytes.
-    @ivar sessionIds: yields the ids of sessions.
+    @ivar sessionIds: the ids of sessions.
     @ivar reverseDNS: looks up the host names of clients, or L{None}.
     @ivar announcement: the capabilities before the login, if the gateway learns them from backends. L{None}: the
         configured ones.
@@ -73,7 +73,7 @@ class Means:
     relays: Relays = field(default=Default(lambda self: Relays(self.clock), takes_self=True))
     places: Places = field(default=Default(lambda self: Places(self.clock), takes_self=True))
     randomness: Callable[[int], bytes] = os.urandom
-    sessionIds: Iterator[str] = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
+    sessionIds: GatewayIds = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
     reverseDNS: ReverseDNS | None = None
     announcement: Announcement | None = None
     makeSession: type[Session] = Session
@@ -128,7 +128,8 @@ class ProxyServerFactory(Factory):
         self.randomness = means.randomness
         self.relays = means.relays
         self.places = means.places
-        self.sessionIds = means.sessionIds
+        self.listener = Listener(record.name, self.name, means.sessionIds)
+        self.sessionNumbers = means.sessionIds.numbers
         self.reverseDNS = means.reverseDNS
         self.watch = watch = means.watch
         self.admission = means.admission
@@ -163,7 +164,7 @@ class ProxyServerFactory(Factory):
         isTimed = journal.wantsInfo or watch is not None
         self.phaseClock: Callable[[], float] | None = clock.seconds if isTimed else None
         """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
-        self.settlesTimes = not getattr(watch, "settlesTimes", False)
+        self.settlesTimes = not getattr(watch, "readsTimes", False)
         """Whether the times of a session are settled when its relay begins. Otherwise C{watch} does that later."""
         self.relayTerms = Terms(means.relays, settings[RelaySettings].timeout, self.dialogue.timeout, self.ended)
         """What all relays of this address have in common."""

@@ -51,7 +51,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
         defect(factory.journal, session, "the relay failed", Failure())
         session.conclude(Outcome.INTERNAL)
         relay.abort()
-    if session.readings is not None and factory.settlesTimes:
+    if factory.settlesTimes and session.readings is not None:
         session.settleTimes()
 
 

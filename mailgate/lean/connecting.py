@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from socket import IPPROTO_TCP, SOCK_STREAM, TCP_INFO, SocketType
 from struct import Struct
 from struct import error as StructError
 from typing import TYPE_CHECKING, Any
@@ -43,14 +42,17 @@ class Destination:
     @ivar family: the address family.
     @ivar raw: the address as the system takes it.
     @ivar address: the address as Twisted has it.
+    @ivar roundTrip: what the system took for the last connection of which that was asked, in seconds.
+    @ivar asked: when that was; 0 before.
     """
 
-    __slots__ = ("address", "family", "raw")
+    __slots__ = ("address", "asked", "family", "raw", "roundTrip")
 
     def __init__(self, family: int, raw: Any) -> None:
         self.family = family
         self.raw = raw
         self.address = addressOf(family, raw)
+        self.roundTrip = self.asked = 0.0
 
 
 _INFO = Struct("=68xI28xI")
@@ -60,9 +62,14 @@ _INFO = Struct("=68xI28xI")
 _Socket, _UNIX = socket.SocketType, socket.AF_UNIX
 _STREAM = socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0)
 _TCP, _NODELAY = socket.IPPROTO_TCP, socket.TCP_NODELAY
-_readInfo, _INFO_SIZE = _INFO.unpack, _INFO.size
 _BEGUN = (0, errno.EINPROGRESS)
 """What C{connect} returns for a connection that is made, or may be."""
+
+_FRESH = 1.0
+"""Seconds for which a round trip counts for other connections to the same destination."""
+
+_LOSSLESS = 0.2
+"""Seconds within which no lost packet is sent again: the least of Linux's timeouts. That of a connection is 1 s."""
 
 _EITHER = READABLE | WRITABLE
 _UNUSUAL = ~_EITHER
@@ -113,8 +120,7 @@ class Outgoing(StreamTransport):
         # Nothing is left of what the base class sets: it has defaults.
         self.poller = poller
         self.family = destination.family
-        self._peer = destination.address
-        self.rawPeer = destination.raw
+        self._destination = destination
         self._failed = failed
 
     def connect(self, events: int, source: tuple[str, int] | None = None) -> None:
@@ -132,7 +138,7 @@ class Outgoing(StreamTransport):
                 made.setsockopt(_TCP, _NODELAY, 1)
             if source is not None:
                 made.bind(source)
-            status = made.connect_ex(self.rawPeer)
+            status = made.connect_ex(self._destination.raw)
             if status not in _BEGUN:
                 raise _errorOf(status)
             self.poller.watch(made.fileno(), self, events)
@@ -183,14 +189,14 @@ class Outgoing(StreamTransport):
         return None
 
     def getPeer(self) -> Any:
-        return self._peer
+        return self._destination.address
 
     def _open(self) -> None:
         """There is a connection: connect the protocol."""
         if self._deadline is not None:
             self._stopWaiting()
         if self.build is not None:
-            self.protocol = self.build(self._peer)
+            self.protocol = self.build(self._destination.address)
             if self.protocol is None:
                 self.giveUp(ConnectionAborted())
         failed, self._failed = self._failed, None
@@ -224,25 +230,37 @@ class Outgoing(StreamTransport):
             return
         self._open()
 
-    def handshakeTime(self) -> float | None:
+    def connectedAt(self, began: float, noticed: float) -> float:
         """
-        Return the seconds that the system took to connect, if the connection counts as made only when the peer has sent
-        something; L{None} if it counted at once, or if the system does not say. Call this before anything is sent: TCP
-        measures later round trips as well.
+        Return when the connection was made. With L{READABLE} alone it counts as made only when the peer has sent
+        something. Call this before anything is sent: TCP measures later round trips as well.
+
+        The system is asked once a second for a destination: a round trip changes little in that time. Only a lost
+        packet makes a great difference, and then the connection takes long enough for a question of its own.
+
+        @param began: the time of the call of L{connect}, in seconds of any clock.
+        @param noticed: the time of this call.
         """
         if not self._isGreeted:
-            return None
-        if self.family == socket.AF_UNIX:
+            return noticed
+        destination = self._destination
+        if not 0 <= noticed - destination.asked < _FRESH or noticed - began > _LOSSLESS:
+            roundTrip = self._roundTrip()
+            if roundTrip is None:
+                return noticed
+            destination.roundTrip, destination.asked = roundTrip, noticed
+        return min(began + destination.roundTrip, noticed)
+
+    def _roundTrip(self) -> float | None:
+        """Ask the system for how many seconds it took to connect; L{None} if it does not say."""
+        if self.family == _UNIX:
             return 0.0
-        # As _ask, which costs two calls more.
-        borrowed = SocketType(self.family, SOCK_STREAM, 0, self.fd)
         try:
-            roundTrip, retransmissions = _readInfo(borrowed.getsockopt(IPPROTO_TCP, TCP_INFO, _INFO_SIZE))
+            info = self._ask("getsockopt", socket.IPPROTO_TCP, socket.TCP_INFO, _INFO.size)
+            roundTrip, retransmissions = _INFO.unpack(info)
         except (OSError, StructError):
             # The system does not know it, or knows less.
             return None
-        finally:
-            borrowed.detach()
         # After a lost packet TCP cannot measure: the time that has passed is the truth then.
         return None if retransmissions else roundTrip / 1e6
 
@@ -261,7 +279,7 @@ class Outgoing(StreamTransport):
         if self._failed is not None and self.fd >= 0 and self._watched == READABLE:
             # The peer may have accepted it. Such a connection is aborted, as later.
             reset(self.fd, self.family)
-        self.giveUp(ConnectingCancelledError(self._peer))
+        self.giveUp(ConnectingCancelledError(self._destination.address))
 
     def giveUp(self, reason: Exception) -> None:
         """End the attempt with C{reason}; does nothing if it has ended."""

@@ -379,8 +379,8 @@ class BaseRelay(ABC):
         if terms.means.partings.delays:
             terms.means.partings.forget(self)
         self._forget()
-        session.received, session.sent = client.moved, backend.moved
-        session.conclude(Outcome.RELAYED)
+        ending = session.conclude(Outcome.RELAYED)
+        ending.received, ending.sent = client.moved, backend.moved
         if session.debugging is not None:
             _logEnd(session)
         terms.done(self)

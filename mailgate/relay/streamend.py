@@ -133,10 +133,10 @@ class RelayEnd(BaseEnd):
         except OSError:
             self.relay.lost(self)
             return
-        size = len(data)
-        if not size:
+        if not data:
             self._cut()
             return
+        size = len(data)
         if size == LITTLE:
             self._size = SAFE
         self._received(data, size)
@@ -274,8 +274,9 @@ class RelayEnd(BaseEnd):
             acknowledge(self.fd)
 
     def _ended(self) -> None:
-        if self._size >= _PAUSED:
-            self._size = _FINISHING if self._reads else _FINISHED
+        size = self._size
+        if size >= _PAUSED:
+            self._size = _FINISHING if size else _FINISHED
             self.relay.ended(self)
             if self._size == _FINISHING:
                 self._watchReading(_FINISHED)

@@ -25,12 +25,12 @@ class Audience:
     @param own: the gateway's own; L{None} if it has none.
     @param application: that of the application. Its exceptions are logged.
     @param journal: the log.
-    @ivar settlesTimes: as of L{mailgate.watch.watcher.Watcher}.
+    @ivar readsTimes: as of L{mailgate.watch.watcher.Watcher}.
     """
 
     def __init__(self, own: IWatch | None, application: IWatch, journal: Journal) -> None:
         self._own = own
-        self.settlesTimes = own is not None
+        self.readsTimes = own is not None
         self._application = application
         self._journal = journal
 

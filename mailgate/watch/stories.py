@@ -6,11 +6,11 @@ The stories of connections and logins that have ended, in JSON, for the keeper.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import compress
-from operator import attrgetter, not_
+from operator import not_
 from typing import Any
 
 from mailgate.log.connection import peerOf
@@ -39,7 +39,6 @@ LONGEST = 200
 _TIMED = {phase: word(phase) for phase in TIMED}
 _LIMITED = (Trouble.TOO_FAST, Trouble.SESSIONS, Trouble.TOO_MANY, Trouble.HELD)
 _ORDINARY = frozenset((Outcome.RELAYED, Outcome.QUIT))
-_outcomeOf = attrgetter("outcome")
 
 
 def moment(seconds: float) -> str:
@@ -92,16 +91,17 @@ class Stories:
         self._ordinary: deque[tuple[Session, float]] = deque(maxlen=MOST_ORDINARY)
         self._logins: deque[dict[str, Any]] = deque(maxlen=MOST)
 
-    def ended(self, sessions: Sequence[Session], moments: Sequence[float]) -> None:
+    def ended(self, sessions: Sequence[Session], moments: Sequence[float], outcomes: Iterable[Outcome | None]) -> None:
         """
         Connections have ended.
 
         @param sessions: their records, which change no more.
         @param moments: the times in seconds since 1970.
+        @param outcomes: how they ended.
         """
         # The stories are written when they are taken.
         ends = [*zip(sessions, moments, strict=True)]
-        areOrdinary = [*map(_ORDINARY.__contains__, map(_outcomeOf, sessions))]
+        areOrdinary = [*map(_ORDINARY.__contains__, outcomes)]
         self._ordinary.extend(compress(ends, areOrdinary))
         for session, now in compress(ends, map(not_, areOrdinary)):
             (self._ends if session.attempts else self._ordinary).append((session, now))

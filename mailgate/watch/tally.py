@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from itertools import repeat
+from operator import add, sub
 from typing import Any, TypeAlias
 
 from mailgate.watch.distinct import union
@@ -59,9 +61,7 @@ class Tally:
         @param seconds: the observed time. A negative one, after the system's clock was set back, counts as 0.
         """
         buckets = self._buckets[name]
-        found = self.histograms[name].get(labels)
-        if found is None:
-            found = self.prepare(name, labels)
+        found = self.prepare(name, labels)
         found[bisect_left(buckets, seconds)] += 1
         if seconds > 0:
             found[-1] += seconds
@@ -76,15 +76,8 @@ class Tally:
         """
         found, ordered = self.prepare(name, labels), sorted(seconds)
         # To search each bound among the observations is faster than to search each observation among the bounds.
-        passed, total = 0, len(ordered)
-        for place, bound in enumerate(self._buckets[name]):
-            upTo = bisect_right(ordered, bound, passed)
-            found[place] += upTo - passed
-            passed = upTo
-            if passed == total:
-                break
-        else:
-            found[-2] += total - passed
+        within = [*map(bisect_right, repeat(ordered), self._buckets[name]), len(ordered)]
+        found[:-1] = map(add, found, map(sub, within, [0, *within]))
         found[-1] += sum(ordered) if ordered[0] >= 0 else sum(each for each in ordered if each > 0)
 
     def prepare(self, name: str, labels: tuple[str, ...]) -> list[float]:
@@ -94,7 +87,11 @@ class Tally:
         @param name: the name of the metric.
         @param labels: the values of its labels.
         """
-        return self.histograms[name].setdefault(labels, [0] * (len(self._buckets[name]) + 1) + [0.0])
+        values = self.histograms[name]
+        found = values.get(labels)
+        if found is None:
+            found = values[labels] = [0] * (len(self._buckets[name]) + 1) + [0.0]
+        return found
 
     def totals(self) -> Totals:
         """Return all values."""

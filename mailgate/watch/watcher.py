@@ -7,10 +7,10 @@ gets them.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import compress
-from operator import attrgetter, is_, not_, sub
+from itertools import compress, groupby
+from operator import attrgetter, is_, not_
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
@@ -20,12 +20,12 @@ from mailgate.backend.errors import causeOf
 from mailgate.interfaces import IWatch
 from mailgate.limits.attempt import Rule
 from mailgate.login import Denial, Method, Refusal
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Ending, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
 from mailgate.watch.metrics import LOGIN_OUTCOMES, word
-from mailgate.watch.phasetimes import lengths, settle
+from mailgate.watch.phasetimes import accepted, lengths, settle
 from mailgate.watch.process import LagMeter
 from mailgate.watch.settings import AdminSettings
 from mailgate.watch.stories import Stories, outcomeOf
@@ -40,18 +40,25 @@ MOST_CIPHERS = 20
 """How many ciphers have labels of their own."""
 
 MOST_WAITING = 64
-"""Ends of connections of one protocol that wait until they are counted together, with all other events."""
-
-_MOST_VALUES = 2 * MOST_WAITING
+"""Ends of connections that wait until they are counted together, with all other events."""
 
 _VERSIONS = frozenset(("SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3"))
 
 _OUTCOMES: dict[Outcome | None, str] = {None: OTHER, **{outcome: word(outcome) for outcome in Outcome}}
 _METHODS = {method.value: word(method) for method in Method}
 
-_serverOf, _methodOf, _outcomeOf = attrgetter("server"), attrgetter("method"), attrgetter("outcome")
-_reachedOf, _receivedOf, _sentOf = attrgetter("reached"), attrgetter("received"), attrgetter("sent")
-_isRelay = partial(is_, Phase.RELAY)
+_protocolOf, _serverOf = attrgetter("listener.protocol"), attrgetter("listener.server")
+_methodOf, _phaseOf, _endingOf = attrgetter("method"), attrgetter("phase"), attrgetter("ending")
+_outcomeOf, _receivedOf, _sentOf = attrgetter("outcome"), attrgetter("received"), attrgetter("sent")
+_RELAY = Phase.RELAY
+_isRelay = partial(is_, _RELAY)
+
+
+def _byProtocol(values: Mapping[Session, float]) -> Iterator[tuple[str, list[Session], list[float]]]:
+    """Yield for each protocol its sessions, in order, and their C{values}."""
+    for protocol, group in groupby(sorted(values, key=_protocolOf), _protocolOf):
+        sessions = [*group]
+        yield protocol, sessions, [*map(values.__getitem__, sessions)]
 
 
 @implementer(IWatch)
@@ -64,16 +71,17 @@ class Watcher:
     @ivar stories: the ends that the keeper has not taken yet.
     @ivar lag: measures how late timers are.
     @ivar backends: the backends that have labels of their own.
-    @ivar settlesTimes: whether it settles the times of sessions (L{Session.settleTimes}): within a second after the
-        relay has begun, and for many at once.
-    @ivar feed: is told which relays begin and end (L{mailgate.keeper.feed.Feed}); L{None} if no keeper wants to know.
+    @ivar readsTimes: whether it reads from the sessions what their logins have taken, within a second after the relay
+        has begun, and settles their times (L{Session.settleTimes}) then, for many at once.
+    @ivar hearsSuccesses: whether L{attempted} must be called for attempts that succeed. It reads those from the
+        sessions, too.
     """
 
-    feed: Any = None
-    settlesTimes = True
+    readsTimes = True
+    hearsSuccesses = False
 
     def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
+        self._seconds = clock.seconds
         self.tally = tally = Tally()
         self.stories = Stories(self.serverAt)
         self.backends = FirstNames(MOST_BACKENDS)
@@ -85,14 +93,27 @@ class Watcher:
         tally.prepare("mailgate_loop_lag_seconds", lag)
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
         self._count, self._observe = tally.count, tally.observe
-        # What waits for _fold, in plain lists: of a login nothing else is kept.
+        # What waits for _fold: of a login nothing else is kept.
         self._begun: list[Session] = []
-        self._relays: defaultdict[str, list[Any]] = defaultdict(list)
-        self._ends: defaultdict[str, list[Any]] = defaultdict(list)
+        self._relays: dict[Session, float] = {}
+        self._ends: dict[Session, float] = {}
         self._asks: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-        self._attempts: defaultdict[str, list[float]] = defaultdict(list)
-        # The events of IWatch themselves: the call of a method would take longer than what it does.
+        # Events of IWatch themselves: the call of a method would take longer than what it does.
         self.began: Callable[[Session], None] = self._begun.append
+        self.relaying: Callable[[Session, float], None]
+        self.feed = None
+
+    @property
+    def feed(self) -> Any:
+        """
+        Is told at once which relays begin and end (L{mailgate.keeper.feed.Feed}); L{None} if no keeper wants to know.
+        """
+        return self._feed
+
+    @feed.setter
+    def feed(self, feed: Any) -> None:
+        self._feed = feed
+        self.relaying = self._relays.__setitem__ if feed is None else self._relayingFed
 
     def serverAt(self, address: str) -> str:
         """
@@ -160,17 +181,13 @@ class Watcher:
         asks, self._asks = self._asks, defaultdict(list)
         for labels, seconds in asks.items():
             observeAll("mailgate_auth_seconds", labels, seconds)
-        attempts, self._attempts = self._attempts, defaultdict(list)
-        for name, both in attempts.items():
-            labels, connected = (self.backends.of(name), "ok"), both[::2]
-            observeAll("mailgate_backend_connect_seconds", labels, connected)
-            observeAll("mailgate_backend_login_seconds", labels, [*map(sub, both[1::2], connected)])
-        relays, self._relays = self._relays, defaultdict(list)
-        for protocol, begun in relays.items():
-            self._countRelays(protocol, begun[::2], begun[1::2])
-        ends, self._ends = self._ends, defaultdict(list)
-        for protocol, ended in ends.items():
-            self._countEnds(protocol, ended[::2], ended[1::2])
+        relays = self._relays.copy()
+        self._relays.clear()
+        for protocol, sessions, waited in _byProtocol(relays):
+            self._countRelays(protocol, sessions, waited)
+        ends, self._ends = self._ends, {}
+        for protocol, sessions, moments in _byProtocol(ends):
+            self._countEnds(protocol, sessions, moments)
 
     def _countRelays(self, protocol: str, sessions: list[Session], waited: list[float]) -> None:
         """Count the C{sessions} whose relays have begun, and for how long their clients have C{waited}."""
@@ -178,27 +195,31 @@ class Watcher:
             name = "none" if method is None else _METHODS[method._value_]
             self._count("mailgate_logins", (protocol, name, "accepted"), number)
         self.tally.observeAll("mailgate_login_seconds", (protocol,), waited)
-        settle(self.tally, protocol, sessions)
+        settle(self.tally, self.backends, protocol, sessions)
 
     def _countEnds(self, protocol: str, sessions: list[Session], moments: list[float]) -> None:
         """Count the C{sessions} that have ended at C{moments}."""
-        count = self._count
-        for outcome, number in Counter(map(_outcomeOf, sessions)).items():
+        count, endings = self._count, [*map(_endingOf, sessions)]
+        if not all(endings):
+            endings = [each or Ending() for each in endings]
+        outcomes = [*map(_outcomeOf, endings)]
+        for outcome, number in Counter(outcomes).items():
             count("mailgate_connections_ended", (protocol, _OUTCOMES[outcome]), number)
             if outcome is Outcome.LIMITED:
                 limited = (session.server for session in sessions if session.outcome is outcome)
                 for server, connections in Counter(limited).items():
                     count("mailgate_connections_limited", (self._servers.get(server, OTHER),), connections)
-        areRelays = [*map(_isRelay, map(_reachedOf, sessions))]
+        areRelays = [*map(_isRelay, map(_phaseOf, sessions))]
         relays = [*compress(sessions, areRelays)]
         if relays:
             seconds = lengths(relays, compress(moments, areRelays))
             self.tally.observeAll("mailgate_session_seconds", (protocol,), seconds)
-            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, relays)))
-            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, relays)))
-        settle(self.tally, protocol, compress(sessions, map(not_, areRelays)))
+            moved = [*compress(endings, areRelays)]
+            count("mailgate_relayed_bytes", (protocol, "from_client"), sum(map(_receivedOf, moved)))
+            count("mailgate_relayed_bytes", (protocol, "to_client"), sum(map(_sentOf, moved)))
+        settle(self.tally, self.backends, protocol, [*compress(sessions, map(not_, areRelays))])
         if self.stories.isKept:
-            self.stories.ended(sessions, moments)
+            self.stories.ended(sessions, moments, outcomes)
 
     def encrypted(self, session: Session, resumed: bool, failure: Any) -> None:
         server, tls = self._servers.get(session.server, OTHER), session.tls
@@ -219,16 +240,15 @@ class Watcher:
     def attempted(
         self, session: Session, place: Any, error: Exception | None, connected: float | None, seconds: float
     ) -> None:
-        if error is None and connected is not None:
-            self._attempts[place.name] += connected, seconds
+        if error is None:
             return
         backend = self.backends.of(place.name)
-        if connected is not None and error is not None:
-            self._observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
-            outcome = backendLoginOutcome(error, causeOf(error))
-            self._observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
-        elif error is not None:
+        if connected is None:
             self._observe("mailgate_backend_connect_seconds", (backend, connectOutcome(error)), seconds)
+            return
+        self._observe("mailgate_backend_connect_seconds", (backend, "ok"), connected)
+        outcome = backendLoginOutcome(error, causeOf(error))
+        self._observe("mailgate_backend_login_seconds", (backend, outcome), seconds - connected)
 
     def limited(self, rule: str, action: str) -> None:
         self._count("mailgate_limited", (rule, action))
@@ -237,20 +257,22 @@ class Watcher:
         method = session.method
         name = "none" if method is None else _METHODS[method._value_]
         self._count("mailgate_logins", (session.protocol, name, outcomeOf(answer)))
+        if session.phase is Phase.BACKEND_LOGIN and isinstance(answer, Denial) and answer.isLimit:
+            # The backend had accepted the login, which it judges. Limits count such a session only then.
+            accepted(self.tally, self.backends, session, self._seconds())
         if self.stories.isKept:
-            self.stories.denied(session, answer, self._clock.seconds())
+            self.stories.denied(session, answer, self._seconds())
 
-    def relaying(self, session: Session, seconds: float) -> None:
-        self._relays[session.protocol] += session, seconds
-        if self.feed is not None:
-            self.feed.began(session)
+    def _relayingFed(self, session: Session, seconds: float) -> None:
+        self._relays[session] = seconds
+        self._feed.began(session)
 
     def ended(self, session: Session) -> None:
-        ends = self._ends[session.protocol]
-        ends += session, self._clock.seconds()
-        if self.feed is not None and session.reached is Phase.RELAY:
-            self.feed.ended(session)
-        if len(ends) >= _MOST_VALUES:
+        ends = self._ends
+        ends[session] = self._seconds()
+        if self._feed is not None and session.phase is _RELAY:
+            self._feed.ended(session)
+        if len(ends) >= MOST_WAITING:
             self._fold()
 
     # Reports.
@@ -273,7 +295,7 @@ class Watcher:
 
         @param gateways: the L{mailgate.service.Gateway}s of the process.
         """
-        return Survey(self, gateways, self._survey, self._clock.seconds())
+        return Survey(self, gateways, self._survey, self._seconds())
 
     def takeStories(self) -> list[dict[str, Any]]:
         """

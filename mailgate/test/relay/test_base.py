@@ -11,7 +11,8 @@ from mailgate.login import Trouble
 from mailgate.relay.base import HELD, BaseEnd, BaseRelay
 from mailgate.relay.portable import Relays
 from mailgate.relay.terms import Terms
-from mailgate.session import Outcome, Session
+from mailgate.session import Outcome
+from mailgate.testing.fakes import makeSession
 
 IDLE, LINGER = 100.0, 10.0
 
@@ -87,7 +88,7 @@ class RulesTests(SynchronousTestCase):
     def relayed(self, holds: bool = False, linger: float = LINGER) -> Relay:
         """A running relay. The client has sent 3 bytes and the backend 5."""
         self.clock = Clock()
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.client, self.backend = End(3), End(5, isEncrypted=holds)
         self.done: list[object] = []
         terms = Terms(Relays(self.clock), IDLE, linger, self.done.append)

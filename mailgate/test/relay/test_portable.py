@@ -17,8 +17,9 @@ from mailgate.relay.base import HELD
 from mailgate.relay.portable import Relay, Relays
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
 from mailgate.relay.terms import Terms
-from mailgate.session import Outcome, Session
+from mailgate.session import Outcome
 from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.testing.fakes import makeSession
 
 IDLE = 100.0
 LINGER = 10.0
@@ -53,7 +54,7 @@ class Relayed:
         backendTLS: bool = False,
     ) -> None:
         self.clock = Clock()
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.done = 0
         self.client, self.backend = RelayTransport(), RelayTransport()
         for side in (self.client, self.backend):
@@ -155,7 +156,7 @@ class BytesTests(SynchronousTestCase):
         for side in (client, backend):
             side.connect(Listening())
         client.pauseProducing()
-        session = Session("imap", "", "", 0.0)
+        session = makeSession("imap", "", "", 0.0)
         relays = Relays(Clock())
         relay = relays.between(
             client.protocol, backend.protocol, session, Terms(relays, IDLE, LINGER, lambda relay: None)

@@ -20,8 +20,9 @@ from zope.interface import implementer
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.terms import Terms
-from mailgate.session import Outcome, Session
+from mailgate.session import Outcome
 from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.server import ServerTLS
@@ -177,7 +178,7 @@ class SocketTests(TestCase):
         self.near, self.far = Near(serverTLS), Near(backendSide)
         await self._connect(self.far, self.backend)
         await self._connect(self.client, self.near, small)
-        self.session = Session("imap", "", "", 0.0)
+        self.session = makeSession("imap", "", "", 0.0)
         self.done: Deferred[None] = Deferred()
         relays = Relays(self.reactor)
         terms = Terms(relays, 50.0, 50.0, lambda relay: self.done.callback(None))

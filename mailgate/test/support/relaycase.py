@@ -35,9 +35,10 @@ from mailgate.relay.pipes import Pipe, PipePool
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
 from mailgate.relay.terms import Terms
-from mailgate.session import Outcome, Session
+from mailgate.session import Outcome
 from mailgate.test.support.tlsengines import FAST
 from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine
@@ -321,7 +322,7 @@ class Relayed:
 
     def __init__(self, case: RelayCase, clientTLS: bool, backendTLS: bool, small: bool) -> None:
         self._case = case
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.done = 0
         self.creator = Trusting()
         self.client, self.near = case.connect(True, clientTLS, self.creator, small)

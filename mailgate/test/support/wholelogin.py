@@ -22,6 +22,7 @@ from mailgate.backend.connector import Connector
 from mailgate.backend.places import Places
 from mailgate.config import parse
 from mailgate.frontend.protocol import MailProtocol
+from mailgate.interfaces import IAuthenticator, IWatch
 from mailgate.limits.settings import LimitSettings
 from mailgate.log.journal import Journal
 from mailgate.net.naming import NamingReactor
@@ -48,6 +49,8 @@ class WholeLogin:
     @param http: arguments for L{mailgate.auth.http.settings.HTTPSettings}.
     @param group: a configuration with groups of backends.
     @param cached: whether answers of the service are cached.
+    @param watch: follows the connection, in all its parts.
+    @param judge: the authenticator; L{None} for one that asks the service.
     @param more: arguments for L{Conversation}.
     @ivar conversation: the client's connection.
     @ivar agent: receives the questions to the service.
@@ -63,6 +66,8 @@ class WholeLogin:
         http: dict[str, Any] | None = None,
         group: str = "",
         cached: bool = False,
+        watch: IWatch | None = None,
+        judge: IAuthenticator | None = None,
         **more: Any,
     ) -> None:
         self.reactor = MemoryReactorClock()
@@ -82,14 +87,17 @@ class WholeLogin:
             authenticator = CachedAuthenticator(
                 authenticator, self.reactor, 60.0, 100_000, (), lambda n: bytes(n), dialect.told
             )
+        if watch is not None:
+            authenticator.watchedBy(watch)
         chosen = settingsOf(record.name, *groups)
         upstreams = Upstreams(parse(group), NamingReactor(self.reactor)) if group else None
         places = Places(chosen[BackendTLSSettings], upstreams, BackendContexts, self.reactor)
-        connector: Any = Connector(record.client, chosen, "mx.test", self.reactor, journal, places)
+        connector: Any = Connector(record.client, chosen, "mx.test", self.reactor, journal, places, watch)
         self.heard = b""
         self.backend = FakeTransport()
-        self.conversation = Conversation(
-            record, *groups, authenticator=authenticator, connector=connector, level=level, **more
+        conversation = type("Watched", (Conversation,), {"watch": watch})
+        self.conversation = conversation(
+            record, *groups, authenticator=judge or authenticator, connector=connector, level=level, **more
         )
 
     def says(self, *lines: bytes) -> bytes:

@@ -11,13 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Denial, Method, Refusal, TLSState, Trouble
 from mailgate.session import Outcome, Phase, Session
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.stories import LONGEST, MOST, MOST_ORDINARY, PIECE, Stories, moment
 
 
 def session(**changes: Any) -> Session:
     """A session of joe."""
     given = {"method": Method.PLAIN, "user": b"joe", "attempts": 1, "id": "5g0qa.7k", **changes}
-    return Session("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 1000.0, **given)
+    return makeSession("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 1000.0, **given)
 
 
 class StoriesTests(SynchronousTestCase):
@@ -40,7 +41,7 @@ class StoriesTests(SynchronousTestCase):
         ended.enter(Phase.RELAY)
         ended.end()
         ended.conclude(Outcome.EXPIRED, "a reason")
-        self.stories.ended([ended], [1010.0])
+        self.stories.ended([ended], [1010.0], [ended.outcome])
         (story,) = self.stories.take()
         self.assertEqual(json.loads(json.dumps(story)), story)
         self.assertEqual(
@@ -101,7 +102,8 @@ class StoriesTests(SynchronousTestCase):
             self.stories.denied(session(attempts=number), None, 1001.0)
             trouble = session(attempts=number + 1, outcome=Outcome.TIMEOUT)
             ordinary = [session(outcome=Outcome.RELAYED), session(attempts=0, outcome=Outcome.SILENT)]
-            self.stories.ended([trouble, *ordinary], [1001.0] * 3)
+            ends = [trouble, *ordinary]
+            self.stories.ended(ends, [1001.0] * 3, [each.outcome for each in ends])
         taken = []
         while piece := self.stories.take():
             self.assertTrue(len(piece) <= 3 * PIECE)

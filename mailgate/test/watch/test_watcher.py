@@ -22,6 +22,7 @@ from mailgate.service import Gateway, ProcessState
 from mailgate.session import Outcome, Phase, Session
 from mailgate.test.support.watching import surveyed
 from mailgate.testing import Conversation, FakeAuthenticator
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.metrics import METRICS, Kind, named
 from mailgate.watch.watcher import MOST_BACKENDS, MOST_CIPHERS, MOST_WAITING, Watcher
 
@@ -51,7 +52,18 @@ class Place:
 def session(**changes: Any) -> Session:
     """A session that began at 1000."""
     given = {"method": Method.PLAIN, "user": b"joe", "attempts": 1, **changes}
-    return Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 1000.0, **given)
+    return makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 1000.0, **given)
+
+
+def loggedIn(backend: str, *phases: tuple[Phase, float]) -> Session:
+    """A session at a relay. Each of its C{phases} has taken so many seconds."""
+    record = session(backend=backend, phase=Phase.RELAY, readings=[None, Phase.ACCEPT, 1000.0])
+    moment = 1000.0
+    for phase, seconds in phases or ((Phase.CONNECT, 0.25), (Phase.BACKEND_LOGIN, 1.0)):
+        record.readings += phase, moment
+        moment += seconds
+    record.readings += Phase.RELAY, moment
+    return record
 
 
 class WatcherCase(SynchronousTestCase):
@@ -143,13 +155,34 @@ class EventTests(WatcherCase):
     def test_attempts(self) -> None:
         """The connection and the login at a backend are observed apart."""
         place = Place("192.0.2.5:143")
-        self.watcher.attempted(session(), place, None, 0.25, 1.25)
+        self.watcher.relaying(loggedIn(place.name), 1.25)
         self.watcher.attempted(session(), place, ConnectionRefusedError(), None, 0.5)
         connects, logins = "mailgate_backend_connect_seconds", "mailgate_backend_login_seconds"
         self.assertEqual(self.values(connects), {("192.0.2.5:143", "ok"): 1, ("192.0.2.5:143", "refused"): 1})
         self.assertEqual(self.values(logins), {("192.0.2.5:143", "ok"): 1})
         ((_, value),) = self.watcher.totals()[logins]
         self.assertEqual(value[-1], 1.0)
+
+    def test_accepted(self) -> None:
+        """The times of the attempt that was accepted, with TLS or without, among others of the same moment."""
+        tls = (Phase.CONNECT, 0.5), (Phase.BACKEND_TLS, 4.0), (Phase.BACKEND_LOGIN, 8.0)
+        failed = (Phase.CONNECT, 100.0), (Phase.BACKEND_LOGIN, 100.0)
+        for place, *phases in (
+            ("192.0.2.6:143", *failed, (Phase.CONNECT, 0.0625), (Phase.BACKEND_LOGIN, 2.0)),
+            ("192.0.2.5:143", *tls),
+            ("192.0.2.6:143",),
+            ("192.0.2.5:143", *tls),
+            ("192.0.2.6:143", (Phase.AUTH, 100.0), *tls),
+        ):
+            self.watcher.relaying(loggedIn(place, *phases), 1.25)
+        totals = self.watcher.totals()
+        first, second = ["192.0.2.5:143", "ok"], ["192.0.2.6:143", "ok"]
+        for name, expected in (
+            ("mailgate_backend_connect_seconds", [(first, 2, 1.0), (second, 3, 0.8125)]),
+            ("mailgate_backend_login_seconds", [(first, 2, 24.0), (second, 3, 15.0)]),
+        ):
+            found = [(labels, sum(value[:-1]), value[-1]) for labels, value in totals[name]]
+            self.assertEqual(sorted(found), expected)
 
     def test_questions(self) -> None:
         """Authentication services and the cache."""
@@ -166,9 +199,8 @@ class EventTests(WatcherCase):
             self.clock.advance(2)
         self.watcher.relaying(ended, 2.0)
         self.clock.advance(98)
-        ended.received, ended.sent = 7, 9
-        ended.conclude(Outcome.RELAYED)
-        ended.end()
+        ending = ended.conclude(Outcome.RELAYED)
+        ending.received, ending.sent = 7, 9
         self.watcher.ended(ended)
         moved = {("imap", "from_client"): 7, ("imap", "to_client"): 9}
         self.assertEqual(self.values("mailgate_relayed_bytes"), moved)
@@ -190,7 +222,6 @@ class EventTests(WatcherCase):
         self.assertEqual(record.times, times)
         ((_, command), (_, auth)) = self.watcher.totals()["mailgate_phase_seconds"]
         self.assertEqual((command[-1], auth[-1]), (6.0, 4.0))
-        record.end()
         self.watcher.ended(record)
         ((_, value),) = self.watcher.totals()["mailgate_session_seconds"]
         self.assertEqual(value[-1], 2.0)
@@ -202,8 +233,8 @@ class EventTests(WatcherCase):
             record = session(phase=Phase.RELAY)
             self.watcher.relaying(record, 0.1)
             self.watcher.ended(record)
-            waiting = sum(map(len, [*self.watcher._relays.values(), *self.watcher._ends.values()]))
-            self.assertLess(waiting, 4 * MOST_WAITING)
+            waiting = len(self.watcher._relays) + len(self.watcher._ends)
+            self.assertLess(waiting, 2 * MOST_WAITING)
             gone.append(waiting)
         self.assertIn(0, gone)
         self.assertEqual(sum(self.values("mailgate_session_seconds").values()), 10 * MOST_WAITING)
@@ -218,7 +249,7 @@ class EventTests(WatcherCase):
             )
             self.watcher.began(other)
             self.watcher.encrypted(other, False, None)
-            self.watcher.attempted(other, Place(other.backend), None, 0.1, 0.2)
+            self.watcher.attempted(other, Place(other.backend), ConnectionRefusedError(), 0.1, 0.2)
             self.watcher.denied(other, Denial(Trouble.DENIED, reason=f"reason {number}"))
             other.conclude(Outcome.CLIENT_LEFT, f"reason {number}")
             self.watcher.ended(other)
@@ -236,7 +267,7 @@ class PlayedTests(WatcherCase):
     def play(self, *lines: bytes, authenticator: Any = None) -> Conversation:
         watched = type("Watched", (Conversation,), {"watch": self.watcher})
         conversation: Conversation = watched(IMAP4, authenticator=authenticator)
-        self.watcher._clock = conversation.clock
+        self.watcher._seconds = conversation.clock.seconds
         conversation.says(*lines)
         return conversation
 
@@ -272,9 +303,8 @@ class PlayedTests(WatcherCase):
 
     def test_limitedConnection(self) -> None:
         """A connection that a limit ends counts for its server; others do not."""
-        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         for outcome, count in ((Outcome.QUIT, None), (Outcome.LIMITED, 1)):
-            session.outcome = outcome
+            session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, outcome=outcome)
             self.watcher.ended(session)
             self.assertEqual(self.values("mailgate_connections_limited").get(("other",)), count)
 
@@ -333,8 +363,8 @@ class ExpectationTests(SynchronousTestCase):
     def test_backends(self) -> None:
         """Backends of the configuration have labels in any case."""
         for number in range(100):
-            self.watcher.attempted(session(), Place(f"192.0.2.6:{number}"), None, 0.1, 0.2)
-        self.watcher.attempted(session(), Place(str(Backend("192.0.2.5", 110))), None, 0.1, 0.2)
+            self.watcher.relaying(loggedIn(f"192.0.2.6:{number}"), 1.25)
+        self.watcher.relaying(loggedIn(str(Backend("192.0.2.5", 110))), 1.25)
         backends = {labels[0] for labels, _ in self.watcher.totals()["mailgate_backend_login_seconds"]}
         self.assertIn("192.0.2.5:110", backends)
 
