@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import lru_cache
 from itertools import chain, count
 from struct import Struct
 from typing import Any, ClassVar, Protocol
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import Journal, printable
@@ -21,9 +22,12 @@ __all__ = [
     "SETTLED",
     "TIMED",
     "TRANSITIONS",
+    "Ending",
     "FollowedSession",
+    "GatewayIds",
     "ICounted",
     "IDelay",
+    "Listener",
     "Outcome",
     "Phase",
     "Session",
@@ -57,20 +61,48 @@ class SessionIds:
         self.member = "".join(_DIGITS[byte % 32] for byte in randomness(5))
         self._thousands = count()
 
-    def of(self, gateway: str = "") -> Iterator[str]:
+    def of(self, gateway: str = "") -> GatewayIds:
         """
-        Return ids for the connections of one gateway. It never ends.
+        Return the ids for the connections of one gateway.
 
         @param gateway: the name of the gateway (C{gateway_name}), at most 10 characters; empty without one.
         """
-        start = f"{gateway}.{self.member}" if gateway else self.member
-        # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
-        return chain.from_iterable(map(f"{start}.{_inBase32(each)}".__add__, _LOW) for each in self._thousands)
+        return GatewayIds(f"{gateway}.{self.member}" if gateway else self.member, self._thousands)
 
 
-def sessionIds(randomness: Callable[[int], bytes]) -> Iterator[str]:
+class GatewayIds:
     """
-    Yield the ids of L{SessionIds} for a process with one gateway without a name. It never ends.
+    The ids of one gateway's connections. A session keeps the number alone, which takes half the memory of the text.
+
+    @ivar numbers: yields the numbers of new connections. It never ends.
+    """
+
+    def __init__(self, start: str, thousands: Iterator[int]) -> None:
+        """
+        @param start: how all ids begin.
+        @param thousands: yields what no other gateway of the process gets.
+        """
+        # Each gateway takes 1,024 numbers at once: an old and a new configuration use different ones.
+        self.numbers: Iterator[int] = chain.from_iterable(range(each << 10, each + 1 << 10) for each in thousands)
+        # Most texts that are needed at one time are those of new connections.
+        self._beginning = lru_cache(64)(lambda thousand: f"{start}.{_inBase32(thousand)}")
+
+    def textOf(self, number: int) -> str:
+        """
+        Return the id as text.
+
+        @param number: one of C{numbers}.
+        """
+        return self._beginning(number >> 10) + _LOW[number & 1023]
+
+    def new(self) -> str:
+        """Return the text of a new id."""
+        return self.textOf(next(self.numbers))
+
+
+def sessionIds(randomness: Callable[[int], bytes]) -> GatewayIds:
+    """
+    Return the ids of L{SessionIds} for a process with one gateway without a name.
 
     @param randomness: called with a number, returns that many random bytes.
     """
@@ -221,27 +253,60 @@ class ICounted(Protocol):
         """
 
 
+@frozen
+class Listener:
+    """
+    What all connections to one listening address have in common.
+
+    @ivar protocol: the name of the protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
+    @ivar server: the address, such as C{0.0.0.0:993}.
+    @ivar ids: the ids of its gateway.
+    """
+
+    protocol: str
+    server: str
+    ids: GatewayIds = field(repr=False)
+
+
 @define(weakref_slot=False)
+class Ending:
+    """
+    What is known of a connection only at its end: thousands of idle sessions need no room for it.
+
+    @ivar outcome: how the connection ended; L{None} as long as nothing has decided that.
+    @ivar reason: more about the C{outcome}, in the gateway's own words. May be empty.
+    @ivar reached: the phase before C{END}; L{None} before that one.
+    @ivar received: how many bytes were relayed from the client to the backend. 0 until the relay ends.
+    @ivar sent: how many bytes were relayed from the backend to the client. 0 until the relay ends.
+    """
+
+    outcome: Outcome | None = None
+    reason: str = ""
+    reached: Phase | None = None
+    received: int = 0
+    sent: int = 0
+
+
+_GOING_ON = Ending()
+"""What stands for the ending of sessions that have none."""
+
+
+@define(weakref_slot=False, eq=False)
 class Session:
     """
     The record of one connection. It is mutable and changes as the connection goes on.
 
-    @ivar protocol: the name of the protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}.
-    @ivar server: the address of the listener, such as C{0.0.0.0:993}.
+    @ivar listener: what it has in common with others; C{protocol} and C{server} are of it.
     @ivar client: the client's address and port, in the form of L{mailgate.log.connection.peerName}.
     @ivar started: the time at which the connection was accepted, in seconds of the gateway's clock.
     @ivar phase: the current phase.
-    @ivar last: the phase before C{END}; L{None} before the end.
     @ivar tls: what the TLS handshake with the client negotiated; L{None} without TLS.
     @ivar user: the user name of the last login: from the client, then from the authenticator's route; empty before.
     @ivar backend: the backend of the last login, in the form of C{str} of L{mailgate.login.Backend}. Empty before.
     @ivar attempts: the number of logins so far.
-    @ivar received: how many bytes were relayed from the client to the backend. 0 until the relay ends.
-    @ivar sent: how many bytes were relayed from the backend to the client. 0 until the relay ends.
     @ivar expires: the time by which the session must end, in seconds of the gateway's clock; L{None} without a limit.
-    @ivar outcome: how the connection ended; L{None} as long as it goes on.
-    @ivar reason: more about the C{outcome}, in the gateway's own words. May be empty.
-    @ivar id: a unique id from L{sessionIds}.
+    @ivar ending: how it ended; L{None} as long as it goes on. Its values are also properties of the session.
+    @ivar number: the number of its C{id} among the ids of the C{listener}.
     @ivar method: the method of the last login; L{None} before the first.
     @ivar readings: a list of the clock, and then of each phase with the time at which it began: they are added up only
         when the times are needed. L{None} if nothing needs them; after L{settleTimes} the times, packed.
@@ -255,36 +320,67 @@ class Session:
         L{FollowedSession} can have one.
     """
 
-    protocol: str
-    server: str
+    listener: Listener
     client: str
     started: float
     phase: Phase = Phase.ACCEPT
-    last: Phase | None = None
     tls: TLSState | None = None
     user: bytes = b""
     backend: str = ""
     attempts: int = 0
-    received: int = 0
-    sent: int = 0
     expires: float | None = None
-    outcome: Outcome | None = None
-    reason: str = ""
-    id: str = "-"
+    ending: Ending | None = None
+    number: int = 0
     method: Method | None = None
-    readings: Any = field(default=None, repr=False, eq=False)
-    place: ICounted | None = field(default=None, repr=False, eq=False)
-    counted: Any = field(default=None, repr=False, eq=False)
-    asked: Asked | None = field(default=None, repr=False, eq=False)
+    readings: Any = field(default=None, repr=False)
+    place: ICounted | None = field(default=None, repr=False)
+    counted: Any = field(default=None, repr=False)
+    asked: Asked | None = field(default=None, repr=False)
 
     # No attributes of each instance: thousands of idle sessions have none of them.
     debugging: ClassVar[Journal | None] = None
     trace: ClassVar[str] = ""
 
     @property
+    def protocol(self) -> str:
+        """The name of the protocol."""
+        return self.listener.protocol
+
+    @property
+    def server(self) -> str:
+        """The address of the listener."""
+        return self.listener.server
+
+    @property
+    def id(self) -> str:
+        """A unique id from L{sessionIds}."""
+        return self.listener.ids.textOf(self.number)
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the connection ended; L{None} as long as it goes on."""
+        ending = self.ending
+        return None if ending is None else ending.outcome
+
+    @property
+    def reason(self) -> str:
+        """More about the outcome. May be empty."""
+        return (self.ending or _GOING_ON).reason
+
+    @property
+    def received(self) -> int:
+        """How many bytes were relayed from the client to the backend. 0 until the relay ends."""
+        return (self.ending or _GOING_ON).received
+
+    @property
+    def sent(self) -> int:
+        """How many bytes were relayed from the backend to the client. 0 until the relay ends."""
+        return (self.ending or _GOING_ON).sent
+
+    @property
     def reached(self) -> Phase:
         """The last phase other than C{END}."""
-        return self.phase if self.last is None else self.last
+        return (self.ending or _GOING_ON).reached or self.phase
 
     def enter(self, phase: Phase) -> None:
         """
@@ -300,7 +396,9 @@ class Session:
 
     def end(self) -> None:
         """Enter the phase C{END}. To enter it again changes nothing but the readings."""
-        self.last, self.phase = self.reached, Phase.END
+        if self.ending is None:
+            self.ending = Ending()
+        self.ending.reached, self.phase = self.reached, Phase.END
         readings = self.readings
         if type(readings) is list:
             readings += Phase.END, readings[0]()
@@ -324,7 +422,7 @@ class Session:
 
         @param before: the previous record, whose phase, times and limit this one takes over.
         """
-        self.phase, self.last, self.expires = before.phase, before.last, before.expires
+        self.phase, self.ending, self.expires = before.phase, before.ending, before.expires
         self.readings = before.readings or self.readings
 
     def step(self, format: str, **fields: Any) -> None:
@@ -394,16 +492,21 @@ class Session:
         if place is not None:
             place.ended()
 
-    def conclude(self, outcome: Outcome, reason: str = "") -> None:
+    def conclude(self, outcome: Outcome, reason: str = "") -> Ending:
         """
         Set the outcome, unless one is already set.
 
         @param outcome: how the connection ends.
         @param reason: more about it in words; may be empty.
+        @return: the ending, with the outcome that was set first.
         """
-        if self.outcome is None:
-            self.outcome = outcome
-            self.reason = reason
+        ending = self.ending
+        if ending is None:
+            ending = self.ending = Ending(outcome, reason)
+        elif ending.outcome is None:
+            ending.outcome = outcome
+            ending.reason = reason
+        return ending
 
     def story(self, now: float) -> dict[str, Any]:
         """
@@ -428,7 +531,7 @@ class Session:
         }
 
 
-@define(weakref_slot=False)
+@define(weakref_slot=False, eq=False)
 class FollowedSession(Session):
     """
     The record of a connection that may be debugged, or has a trace id.
@@ -437,5 +540,5 @@ class FollowedSession(Session):
     @ivar trace: as of L{Session}.
     """
 
-    debugging: Journal | None = field(default=None, repr=False, eq=False)  # type: ignore[misc]
+    debugging: Journal | None = field(default=None, repr=False)  # type: ignore[misc]
     trace: str = ""  # type: ignore[misc]

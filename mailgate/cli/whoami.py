@@ -126,7 +126,7 @@ class _Paths:
             self._say(f"{title}, the answer decides: {line}")
         for place in list(places.every(judged, request)):
             # What each backend logs can be told apart by it.
-            client = evolve(request.client, session=next(self._ids))
+            client = evolve(request.client, session=self._ids.new())
             if isinstance(place, NoBackend):
                 self._say(f"{title}, backend {place.group}\n  failed: {place.reason}")
                 isWell = False
@@ -141,7 +141,7 @@ class _Paths:
         listen = server.listen[0]
         local, port = (listen.host, listen.port) if listen.isOneAddress else (self._who.address, listen.port)
         client = Client(
-            self._who.address, _PORT, local=local, localPort=port, session=next(self._ids), server=server.name
+            self._who.address, _PORT, local=local, localPort=port, session=self._ids.new(), server=server.name
         )
         return LoginRequest(
             PROTOCOLS[server.protocol].authName,

@@ -125,11 +125,10 @@ class ProxyServer(Hooks, Patience):
         self._port = port
         factory = self.factory
         self.session = session = factory.makeSession(
-            factory.record.name,
-            factory.name,
+            factory.listener,
             peerName(host, port),
             started,
-            id=next(factory.sessionIds) if before is None else before.id,
+            number=next(factory.sessionNumbers) if before is None else before.number,
             readings=None if factory.phaseClock is None else [factory.phaseClock, Phase.ACCEPT, started],
         )
         if factory.isFollowed:

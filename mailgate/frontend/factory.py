@@ -6,7 +6,7 @@ Makes and counts a server's dialogues: one factory for each listening address.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from attrs import Factory as Default
@@ -31,7 +31,8 @@ from mailgate.net.networks import unmapped
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
-from mailgate.session import FollowedSession, Phase, Session
+from mailgate.relay.terms import Terms
+from mailgate.session import FollowedSession, GatewayIds, Listener, Phase, Session
 from mailgate.session import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
@@ -52,7 +53,7 @@ class Means:
     @ivar relays: makes the relays for clients that are logged in.
     @ivar places: counts client connections of the whole process (C{worker_connections}).
     @ivar randomness: C{randomness(n)} returns n random bytes.
-    @ivar sessionIds: yields the ids of sessions.
+    @ivar sessionIds: the ids of sessions.
     @ivar reverseDNS: looks up the host names of clients, or L{None}.
     @ivar announcement: the capabilities before the login, if the gateway learns them from backends. L{None}: the
         configured ones.
@@ -72,7 +73,7 @@ class Means:
     relays: Relays = field(default=Default(lambda self: Relays(self.clock), takes_self=True))
     places: Places = field(default=Default(lambda self: Places(self.clock), takes_self=True))
     randomness: Callable[[int], bytes] = os.urandom
-    sessionIds: Iterator[str] = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
+    sessionIds: GatewayIds = field(default=Default(lambda self: makeSessionIds(self.randomness), takes_self=True))
     reverseDNS: ReverseDNS | None = None
     announcement: Announcement | None = None
     makeSession: type[Session] = Session
@@ -127,7 +128,8 @@ class ProxyServerFactory(Factory):
         self.randomness = means.randomness
         self.relays = means.relays
         self.places = means.places
-        self.sessionIds = means.sessionIds
+        self.listener = Listener(record.name, self.name, means.sessionIds)
+        self.sessionNumbers = means.sessionIds.numbers
         self.reverseDNS = means.reverseDNS
         self.watch = watch = means.watch
         self.admission = means.admission
@@ -151,7 +153,6 @@ class ProxyServerFactory(Factory):
         self.takesPasswords = Method.PLAIN in record.methods(settings)
         self.takesAll = self.takesPasswords and self.starttls != "only"
         """Whether all commands are allowed at any time: passwords are, and TLS is not demanded before."""
-        self.relayTimeout = settings[RelaySettings].timeout
         self.maxAge = settings[RelaySettings].maxAge
         self.isWildcard = not address.isOneAddress
         """Whether each connection has to be asked for the host and port that the client has connected to."""
@@ -165,8 +166,8 @@ class ProxyServerFactory(Factory):
         """The clock with which sessions measure their phases; L{None} if neither the log nor C{watch} needs it."""
         self.settlesTimes = not getattr(watch, "settlesTimes", False)
         """Whether the times of a session are settled when its relay begins. Otherwise C{watch} does that later."""
-        self.relayEnded: Callable[[Any], None] = self.ended
-        """One bound method for all relays: each access to L{ended} would make a new object."""
+        self.relayTerms = Terms(means.relays, settings[RelaySettings].timeout, self.dialogue.timeout, self.ended)
+        """What all relays of this address have in common."""
 
     def buildProtocol(self, addr: Any) -> Any:
         server = self.record.server(self)

@@ -41,9 +41,7 @@ def handOver(server: ProxyServer, client: ProxyClient) -> None:
     early = server.takeAll()
     if session.debugging is not None:
         session.step(RELAY_BEGUN, backend=session.backend or "-", early=len(early))
-    relay = factory.relays.between(
-        server, client, session, factory.relayTimeout, server.dialogue.timeout, factory.relayEnded
-    )
+    relay = factory.relays.between(server, client, session, factory.relayTerms)
     factory.connections.discard(server)
     factory.connections.add(relay)
     try:

@@ -160,8 +160,8 @@ def currentOf(factory: Any, connection: IConnection) -> IConnection | None:
         return connection
     if not hasMoved(connection):
         return None
-    wanted = connection.session.id
-    return next((each for each in factory.connections if each.session.id == wanted), None)
+    wanted = connection.session.number
+    return next((each for each in factory.connections if each.session.number == wanted), None)
 
 
 def hasMoved(connection: IConnection) -> bool:
@@ -177,7 +177,7 @@ def _dismiss(factory: Any, connection: IConnection, reason: str) -> None:
     session = connection.session
     if isinstance(connection, BaseRelay) and not connection.closing:
         # One side has ended already, but the other one could go on for hours.
-        session.outcome = None
+        session.ending = None
     session.conclude(Outcome.KICKED, reason)
     try:
         connection.dismiss(Outcome.KICKED, Trouble.STOPPING)
@@ -266,7 +266,7 @@ class _Pursuit(_Round):
         super().__init__(owner, targets)
         self._reason = reason
         self._matches = matches
-        self._logins = {connection.session.id: _loginOf(connection) for _, connection in targets}
+        self._logins = {connection.session.number: _loginOf(connection) for _, connection in targets}
 
     def go(self, now: float) -> float | None:
         struck: list[Target] = []
@@ -275,7 +275,7 @@ class _Pursuit(_Round):
             current = currentOf(factory, connection)
             if current is None:
                 continue
-            before, after = self._logins[current.session.id], _loginOf(current)
+            before, after = self._logins[current.session.number], _loginOf(current)
             isAsked = current.session.phase is Phase.AUTH
             if before == after and isAsked:
                 # The most frequent case, and the cheapest.

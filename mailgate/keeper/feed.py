@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -65,7 +66,7 @@ class Feed:
         self._view = view
         self._clock = clock
         self._keeper: ITold | None = None
-        self._began: dict[str, Session] = {}
+        self._began: dict[int, Session] = {}
         self._ended: list[str] = []
         self._timer: IDelayedCall | None = None
         self._steps: Iterator[list[Session]] | None = None
@@ -79,7 +80,7 @@ class Feed:
 
         @param session: its record.
         """
-        self._began[session.id] = session
+        self._began[session.number] = session
         if self._timer is None:
             self._timer = self._clock.callLater(PAUSE, self._flush)
 
@@ -89,7 +90,7 @@ class Feed:
 
         @param session: its record.
         """
-        if self._began.pop(session.id, None) is None:
+        if self._began.pop(session.number, None) is None:
             self._ended.append(session.id)
             if self._timer is None:
                 self._timer = self._clock.callLater(PAUSE, self._flush)
@@ -148,7 +149,7 @@ class Feed:
         if len(self._began) + len(self._ended) > MOST_WAITING:
             self._beginAnew(keeper)
         while (self._began or self._ended) and not keeper.isFull:
-            began = [self._began.pop(id) for id in _first(self._began)]
+            began = [self._began.pop(number) for number in _first(self._began)]
             ended, self._ended = self._ended[:ROWS_A_PART], self._ended[ROWS_A_PART:]
             self._send(keeper, began, ended)
 
@@ -195,7 +196,7 @@ class Feed:
             return
         for session in sessions:
             # It would be told twice, and its end perhaps not at all.
-            self._began.pop(session.id, None)
+            self._began.pop(session.number, None)
         self._send(keeper, sessions, [])
         self._goOn()
 
@@ -204,8 +205,8 @@ def _isRelay(session: Session) -> bool:
     return session.phase is Phase.RELAY
 
 
-def _first(began: dict[str, Session]) -> list[str]:
-    return [id for id, _ in zip(began, range(ROWS_A_PART), strict=False)]
+def _first(began: dict[int, Session]) -> list[int]:
+    return list(islice(began, ROWS_A_PART))
 
 
 def rowOf(session: Session, server: str) -> list[str]:

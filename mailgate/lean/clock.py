@@ -108,6 +108,19 @@ class _Timer:
         self.due = due
 
 
+class _Second(set[Entry]):
+    """
+    The entries that expire at the same second.
+
+    @ivar tick: the second. Thousands of idle sessions share the number, which needs as much memory as a small object.
+    """
+
+    __slots__ = ("tick",)
+
+    def __init__(self, tick: int) -> None:
+        self.tick = tick
+
+
 @implementer(IReactorTime)
 class CoarseClock:
     """
@@ -122,7 +135,7 @@ class CoarseClock:
         """@param reactor: provides the time and the exact timers."""
         self._reactor = reactor
         self.seconds: Callable[[], float] = reactor.seconds
-        self._ticks: dict[float, set[Entry]] = {}
+        self._ticks: dict[float, _Second] = {}
         """The entries by the whole second at which they expire."""
         self._new: set[Entry] = set()
         """The entries that are not in C{_ticks} yet."""
@@ -192,8 +205,12 @@ class CoarseClock:
         """Move the new entries to C{_ticks}, those that are overdue to C{first}."""
         new, self._new = self._new, set()
         for entry in new:
-            entry.tick = tick = max(int(entry.tick) + 1, first)
-            self._ticks.setdefault(tick, set()).add(entry)
+            second = max(int(entry.tick) + 1, first)
+            entries = self._ticks.get(second)
+            if entries is None:
+                entries = self._ticks[second] = _Second(second)
+            entry.tick = entries.tick
+            entries.add(entry)
 
     def _begin(self) -> None:
         """Wait for the next second. No entry has waited so far, or the clock may have been set back."""

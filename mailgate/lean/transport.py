@@ -436,12 +436,12 @@ class StreamTransport:
 
     def surrender(self) -> bytes | None:
         """
-        Leave the descriptor to a relay, watched only for reading. Return the bytes that are not sent yet; L{None} if
-        there are none. The caller breaks the reference cycle with the protocol.
+        Leave the descriptor to a relay, watched for reading, and for writing if there are bytes that are not sent yet.
+        Return those; L{None} if there are none. The caller breaks the reference cycle with the protocol.
         """
-        unsent = b"".join(self._waiting) if self._waiting else None
-        if self._watched != READABLE:
-            self._watch(READABLE)
+        unsent, events = (b"".join(self._waiting), READABLE | WRITABLE) if self._waiting else (None, READABLE)
+        if self._watched != events:
+            self._watch(events)
         self.connected = False
         # Break the reference cycle.
         self.tls = None

@@ -21,8 +21,7 @@ is noticed.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zope.interface import implementer
 
@@ -31,6 +30,7 @@ from mailgate.lean.quickack import NOTHING
 from mailgate.log.connection import HALF_CLOSED, RELAY_ENDED, SIDE_CLOSED
 from mailgate.login import Trouble
 from mailgate.relay.leaving import ENDED, LEAVING
+from mailgate.relay.terms import Terms
 from mailgate.session import Outcome, Session
 
 if TYPE_CHECKING:
@@ -71,22 +71,30 @@ class BaseEnd(ABC):
     @ivar relay: the relay.
     @ivar peer: the end of the other connection.
     @ivar moved: the number of bytes received from this connection.
-    @ivar finished: whether no more bytes can come from it.
     @cvar expected: for a client, what its last bytes announce (L{mailgate.relay.leaving}).
     """
 
-    __slots__ = ("finished", "moved", "peer", "relay")
+    __slots__ = ("moved", "peer", "relay")
 
     relay: BaseRelay
     peer: BaseEnd
     moved: int
-    finished: bool
     expected = NOTHING
 
     @property
     @abstractmethod
     def isOpen(self) -> bool:
         """Whether the connection is open."""
+
+    @property
+    @abstractmethod
+    def isEncrypted(self) -> bool:
+        """Whether the connection uses TLS."""
+
+    @property
+    @abstractmethod
+    def finished(self) -> bool:
+        """Whether no more bytes can come from the connection."""
 
     @abstractmethod
     def finishWriting(self) -> None:
@@ -119,55 +127,40 @@ class BaseRelay(ABC):
     """
     Both directions of one proxied session.
 
-    @ivar means: what made the relay: its clock and shared buffers.
+    @ivar terms: what it has in common with other relays.
     @ivar session: the session that is relayed.
     @ivar active: when the last byte has moved.
     @ivar closing: whether both connections are being closed.
     """
 
-    __slots__ = (
-        *("_backend", "_client", "_done", "_holds", "_limit", "_linger"),
-        *("active", "closing", "means", "session"),
-    )
+    __slots__ = ("_backend", "_client", "_limit", "active", "closing", "session", "terms")
 
-    means: Relays
     _client: BaseEnd
     _backend: BaseEnd
 
-    def __init__(
-        self,
-        means: Relays,
-        ends: tuple[BaseEnd, BaseEnd],
-        holds: bool,
-        session: Session,
-        idle: float,
-        linger: float,
-        done: Callable[[Any], object],
-    ) -> None:
+    def __init__(self, terms: Terms, client: BaseEnd, backend: BaseEnd, session: Session) -> None:
         """
         Join the ends. Call L{start} to begin.
 
-        @param means: what makes the relay.
-        @param ends: the client's end and the backend's.
-        @param holds: whether the client's end of file is held back: only the backend uses TLS.
+        @param terms: what it has in common with other relays.
+        @param client: the client's end.
+        @param backend: the backend's end.
         @param session: the session that is relayed.
-        @param idle: the seconds without a byte in either direction after which both sides are closed (nginx's
-            proxy_timeout, which counts only the client's bytes).
-        @param linger: the same once one side has ended.
-        @param done: called with the relay once both connections are closed.
         """
-        self.means = means
+        self.terms = terms
         self.session = session
-        client, backend = ends
         client.relay = backend.relay = self
         self._client = backend.peer = client
         self._backend = client.peer = backend
-        self._holds = holds
-        self._limit = idle
-        self._linger = linger if linger < idle else idle
-        self._done = done
-        self.active = means.seconds()
+        self._limit = terms.idle
+        self.active = terms.seconds()
         self.closing = False
+
+    @property
+    def means(self) -> Relays:
+        """What made the relay: its clock and shared buffers."""
+        means: Relays = self.terms.means
+        return means
 
     @abstractmethod
     def start(self, toClient: bytes, toBackend: bytes) -> None:
@@ -186,7 +179,8 @@ class BaseRelay(ABC):
     def _due(self) -> float:
         """The time at which the relay must act if no byte moves."""
         due, expires = self.active + self._limit, self.session.expires
-        delay = self.means.partings.delays.get(self)
+        delays = self.terms.means.partings.delays
+        delay = delays.get(self) if delays else None
         if delay is not None:
             due = delay.moment
         if expires is None:
@@ -226,7 +220,7 @@ class BaseRelay(ABC):
 
     def moved(self) -> None:
         """Note that a byte has moved."""
-        self.active = self.means.seconds()
+        self.active = self.terms.seconds()
 
     def ended(self, end: BaseEnd) -> None:
         """C{end} sends no more. Pass this on to the other side, which may still send."""
@@ -236,7 +230,7 @@ class BaseRelay(ABC):
             self.close()
         elif end is self._backend and self._part():
             end.free()
-        elif end is self._client and self._holds:
+        elif end is self._client and end.peer.isEncrypted and not end.isEncrypted:
             self._hold()
         else:
             if not self.closing:
@@ -283,7 +277,7 @@ class BaseRelay(ABC):
     def _hurry(self) -> None:
         """One side has ended: from now on C{linger} limits the time without progress, not C{idle}."""
         self.session.conclude(Outcome.RELAYED)
-        self._limit = self._linger
+        self._limit = self.terms.linger
         self.moved()
 
     def _hold(self) -> None:
@@ -291,11 +285,11 @@ class BaseRelay(ABC):
         if not self.closing:
             self._hurry()
         # Shorter than the limit of every other state, so that expired() can tell them apart.
-        self._limit = min(HELD, self._linger / 2)
+        self._limit = min(HELD, self.terms.linger / 2)
         self._wait()
 
     def _passHeld(self) -> None:
-        self._limit = self._linger
+        self._limit = self.terms.linger
         self._wait()
         # Bytes that one side has not taken may still cause an answer; then the linger limit applies.
         if not self.isStuck:
@@ -322,7 +316,7 @@ class BaseRelay(ABC):
                 self.close()
         elif self.isParted:
             self.close()
-        elif self._limit < self._linger:
+        elif self._limit < self.terms.linger:
             self._passHeld()
         else:
             self.session.conclude(Outcome.IDLE)
@@ -381,15 +375,15 @@ class BaseRelay(ABC):
 
     def over(self) -> None:
         """Both connections have been closed: record the totals, and end the session."""
-        client, backend, session = self._client, self._backend, self.session
-        if self.means.partings.delays:
-            self.means.partings.forget(self)
+        client, backend, session, terms = self._client, self._backend, self.session, self.terms
+        if terms.means.partings.delays:
+            terms.means.partings.forget(self)
         self._forget()
-        session.received, session.sent = client.moved, backend.moved
-        session.conclude(Outcome.RELAYED)
+        ending = session.conclude(Outcome.RELAYED)
+        ending.received, ending.sent = client.moved, backend.moved
         if session.debugging is not None:
             _logEnd(session)
-        self._done(self)
+        terms.done(self)
         # Break the reference cycles, so that the memory is freed at once. Callers that still use an end hold a
         # reference to it, and the backend's may look at its peer after the last bytes.
         del client.peer, self._client, self._backend

@@ -26,7 +26,7 @@ SMALL = 1024
 class BufferedEnd(RelayEnd):
     """One connection, with or without TLS. At least one side of the relay uses TLS."""
 
-    __slots__ = ()
+    __slots__ = ("_engine",)
 
     def __init__(self, transport: StreamTransport, expected: int) -> None:
         """
@@ -37,9 +37,14 @@ class BufferedEnd(RelayEnd):
         """
         tls = transport.tls
         super().__init__(transport, expected)
+        self._engine: TLSEngine | None = None
         if tls is not None:
             self._engine = tls.engine
             self._engine.forget()
+
+    @property
+    def isEncrypted(self) -> bool:
+        return self._engine is not None
 
     def begin(self, data: bytes) -> None:
         super().begin(data)
@@ -56,25 +61,26 @@ class BufferedEnd(RelayEnd):
         count = os.readv(self.fd, (target,))
         if count:
             self._grow(count, len(target))
-            self._received(target[:count], len(target))
+            self._received(target[:count], count, len(target))
         else:
             self._cut()
 
-    def _received(self, data: bytes | memoryview, room: int = LITTLE) -> None:
+    def _received(self, data: bytes | memoryview, size: int, room: int = LITTLE) -> None:
         """
         Take what was read from the connection.
 
         @param data: the bytes.
+        @param size: how many they are.
         @param room: how many it could have been.
         """
         engine = self._engine
         if engine is None:
-            self._pass(data)
+            self._pass(data, size)
         else:
             engine.feed(data)
             self._decrypt(engine)
-        if (len(data) > SMALL or room > LITTLE) and self.fd >= 0:
-            self.relay.means.flown(self.relay, len(data) < room)
+        if (size > SMALL or room > LITTLE) and self.fd >= 0:
+            self.relay.means.flown(self.relay, size < room)
 
     def _cut(self) -> None:
         # Under TLS, the end of file without a close_notify may be an attack: the connection counts as lost.
@@ -84,7 +90,7 @@ class BufferedEnd(RelayEnd):
         try:
             data = engine.read()
             while data is not None and not self.finished:
-                self._pass(data)
+                self._pass(data, len(data))
                 data = None if engine.isDry else engine.read()
         except PeerClosed:
             self._ended()

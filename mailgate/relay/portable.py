@@ -9,9 +9,6 @@ that are on their way to that peer are lost.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from twisted.internet.interfaces import IDelayedCall, IPushProducer, IReactorTime, ISSLTransport
 from zope.interface import implementer
 
@@ -20,6 +17,7 @@ from mailgate.relay.base import BaseEnd, BaseRelay
 from mailgate.relay.leaving import LEAVING, expectsAfter
 from mailgate.relay.partings import Partings
 from mailgate.relay.protocol import RelayedProtocol
+from mailgate.relay.terms import Terms
 from mailgate.session import Session
 
 __all__ = ["Relay", "Relays"]
@@ -33,10 +31,11 @@ class _RelayEnd(BaseEnd):
     @ivar isPaused: whether it is not read, because the other side does not take more.
     """
 
-    __slots__ = ("_isGone", "isPaused", "transport")
+    __slots__ = ("_isGone", "finished", "isPaused", "transport")
 
     relay: Relay
     peer: _RelayEnd
+    finished: bool
 
     def __init__(self, protocol: RelayedProtocol) -> None:
         self.transport = protocol.transport
@@ -49,6 +48,10 @@ class _RelayEnd(BaseEnd):
     @property
     def isOpen(self) -> bool:
         return not self._isGone
+
+    @property
+    def isEncrypted(self) -> bool:
+        return ISSLTransport.providedBy(self.transport)
 
     def dataReceived(self, data: bytes) -> None:
         # TLS delivers data while it closes, and no producer would pause the sender.
@@ -83,7 +86,7 @@ class _RelayEnd(BaseEnd):
 
     def finishWriting(self) -> None:
         self.transport.unregisterProducer()
-        if ISSLTransport.providedBy(self.transport):
+        if self.isEncrypted:
             # Twisted's TLS sends its close_notify now, and reads until the peer's.
             self.transport.loseConnection()
         else:
@@ -150,30 +153,16 @@ class Relay(BaseRelay):
     _client: _ClientEnd
     _backend: _BackendEnd
 
-    def __init__(
-        self,
-        means: Relays,
-        client: RelayedProtocol,
-        backend: RelayedProtocol,
-        session: Session,
-        idle: float,
-        linger: float,
-        done: Callable[[Any], object],
-    ) -> None:
+    def __init__(self, terms: Terms, client: RelayedProtocol, backend: RelayedProtocol, session: Session) -> None:
         """
         Take over the connections of two protocols. Call L{start} to begin.
 
-        @param means: what makes the relay.
+        @param terms: see L{BaseRelay}.
         @param client: the protocol of the client's connection.
         @param backend: the protocol of the backend's connection.
         @param session: see L{BaseRelay}.
-        @param idle: see L{BaseRelay}.
-        @param linger: see L{BaseRelay}.
-        @param done: see L{BaseRelay}.
         """
-        holds = ISSLTransport.providedBy(backend.transport) and not ISSLTransport.providedBy(client.transport)
-        ends = _ClientEnd(client), _BackendEnd(backend)
-        super().__init__(means, ends, holds, session, idle, linger, done)
+        super().__init__(terms, _ClientEnd(client), _BackendEnd(backend), session)
         self._hasClientEnded = client.inputEnded
         self._timer: IDelayedCall | None = None
 
@@ -227,29 +216,19 @@ class Relays:
         self.seconds = clock.seconds
         self.partings = Partings(clock)
 
-    def between(
-        self,
-        client: RelayedProtocol,
-        backend: RelayedProtocol,
-        session: Session,
-        idle: float,
-        linger: float,
-        done: Callable[[Any], object],
-    ) -> BaseRelay:
+    def between(self, client: RelayedProtocol, backend: RelayedProtocol, session: Session, terms: Terms) -> BaseRelay:
         """
         Make a relay. Call its C{start} to begin.
 
         @param client: the protocol of the client's connection. It may be the producer of its transport until now.
         @param backend: the protocol of the backend's connection.
-        @param session: see L{BaseRelay}.
-        @param idle: see L{BaseRelay}.
-        @param linger: see L{BaseRelay}.
-        @param done: see L{BaseRelay}.
+        @param session: the session that is relayed.
+        @param terms: those of the listening address, with these relays as its C{means}.
         """
         client.transport.unregisterProducer()
         # Until the relay starts.
         backend.transport.pauseProducing()
-        return Relay(self, client, backend, session, idle, linger, done)
+        return Relay(terms, client, backend, session)
 
     def close(self) -> None:
         """Release what is kept for later relays: the gateway has stopped."""

@@ -8,9 +8,6 @@ descriptors, so that the dialogues, the transports and everything else that the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from twisted.internet.interfaces import IDelayedCall
 
 from mailgate.lean.clock import CoarseClock
@@ -21,11 +18,12 @@ from mailgate.log.connection import HALF_CLOSED
 from mailgate.relay.base import BaseEnd, BaseRelay
 from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.leaving import LEAVING
-from mailgate.relay.parkedend import ParkedEnd
+from mailgate.relay.parkedend import park
 from mailgate.relay.pipes import PipePool
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.streamend import MUCH, RelayEnd
+from mailgate.relay.terms import Terms
 from mailgate.session import Session
 
 __all__ = ["StreamRelay", "StreamRelays"]
@@ -124,24 +122,12 @@ class StreamRelays(Relays):
         if self.flying:
             self._settling = self.clock.callLater(SETTLING, self._settle)
 
-    def between(
-        self,
-        client: RelayedProtocol,
-        backend: RelayedProtocol,
-        session: Session,
-        idle: float,
-        linger: float,
-        done: Callable[[Any], object],
-    ) -> BaseRelay:
+    def between(self, client: RelayedProtocol, backend: RelayedProtocol, session: Session, terms: Terms) -> BaseRelay:
         front, back = client.transport, backend.transport
         if not (isinstance(front, StreamTransport) and isinstance(back, StreamTransport)):
-            return super().between(client, backend, session, idle, linger, done)
-        if front.tls is None and back.tls is None:
-            kind, holds = RelayEnd, False
-        else:
-            kind, holds = BufferedEnd, front.tls is None
-        ends = kind(front, NOTHING), kind(back, NEVER)
-        relay = StreamRelay(self, ends, holds, session, idle, linger, done)
+            return super().between(client, backend, session, terms)
+        end = RelayEnd if front.tls is None and back.tls is None else BufferedEnd
+        relay = StreamRelay(terms, end(front, NOTHING), end(back, NEVER), session)
         relay.tick = 0
         # Break the reference cycles, so that the transports are freed at once.
         client.transport = backend.transport = None
@@ -153,13 +139,17 @@ class StreamRelay(BaseRelay):
 
     __slots__ = ("tick",)
 
-    means: StreamRelays
     tick: float
     _client: RelayEnd
     _backend: RelayEnd
 
+    @property
+    def means(self) -> StreamRelays:
+        means: StreamRelays = self.terms.means
+        return means
+
     def start(self, toClient: bytes, toBackend: bytes) -> None:
-        self.means.clock.put(self, self._due)
+        self.terms.means.clock.put(self, self._due)
         client, backend = self._client, self._backend
         backend.begin(toClient)
         client.begin(toBackend)
@@ -187,7 +177,7 @@ class StreamRelay(BaseRelay):
             super().ended(end)
 
     def _park(self) -> None:
-        ParkedEnd.replace(self._client)
+        park(self._client)
 
     def settle(self) -> None:
         """Release the memory that a burst used."""
@@ -203,7 +193,7 @@ class StreamRelay(BaseRelay):
             clock.put(self, due)
 
     def _forget(self) -> None:
-        means = self.means
+        means = self.terms.means
         means.clock.drop(self)
         if means.flying or means.stuck:
             means.forget(self)

@@ -24,7 +24,6 @@ from mailgate.relay.base import BaseEnd
 from mailgate.relay.leaving import LEAVING, expectsAfter
 from mailgate.relay.pipes import Pipe
 from mailgate.session import Outcome
-from mailgate.tls.engine import TLSEngine
 
 if TYPE_CHECKING:
     from mailgate.relay.stream import StreamRelay
@@ -55,19 +54,29 @@ closed already.
 """
 
 
+_PAUSED, _FINISHED, _FINISHING = 0, -1, -2
+"""
+Instead of the size of the next read: there is none now, or none any more. C{_FINISHING} is C{_FINISHED} as long as the
+poller still waits for bytes to read: usually the connection is closed before it would hear of it.
+"""
+
+
 class RelayEnd(BaseEnd):
     """
     One connection of a L{mailgate.relay.stream.StreamRelay} without TLS. Both ends have the same class: Python takes a
     tenth longer if two classes alternate.
 
+    The poller waits for what C{_size} and C{waiting} say: for bytes to read unless the size is C{_PAUSED} or
+    C{_FINISHED}, and for room to write while something waits.
+
     @ivar fd: the descriptor, -1 once it is closed.
     @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
         something, the other end is not read.
     @ivar expected: the state of L{mailgate.lean.quickack} for this connection.
-    @ivar _size: the most bytes of the next read; 0 while the connection is not read.
+    @ivar _size: the most bytes of the next read.
     """
 
-    __slots__ = ("_engine", "_events", "_size", "_state", "expected", "fd", "waiting")
+    __slots__ = ("_size", "_state", "expected", "fd", "waiting")
 
     relay: StreamRelay
     peer: RelayEnd
@@ -81,18 +90,23 @@ class RelayEnd(BaseEnd):
         """
         self.expected = expected
         self.fd = fd = transport.fd
-        self._engine: TLSEngine | None = None
         self.waiting: bytes | memoryview | tuple[Pipe, int] | None = transport.surrender()
-        self._events = READABLE
         self._size = LITTLE
         self._state = OPEN
-        self.finished = False
         self.moved = 0
         transport.poller.transfer(fd, self)
 
     @property
     def isOpen(self) -> bool:
         return self.fd >= 0
+
+    @property
+    def isEncrypted(self) -> bool:
+        return False
+
+    @property
+    def finished(self) -> bool:
+        return self._size < _PAUSED
 
     @property
     def isLeaving(self) -> bool:
@@ -102,9 +116,9 @@ class RelayEnd(BaseEnd):
     def begin(self, data: bytes) -> None:
         """Relay C{data}, which the login read from this connection, and all bytes that follow."""
         if self.waiting is not None:
-            self._stick()
+            self.peer.pause()
         if data and self.fd >= 0:
-            self._pass(data)
+            self._pass(data, len(data))
 
     # What the poller calls.
 
@@ -122,15 +136,16 @@ class RelayEnd(BaseEnd):
         if not data:
             self._cut()
             return
-        if len(data) == LITTLE:
+        size = len(data)
+        if size == LITTLE:
             self._size = LITTLE * GROWTH
-        self._received(data)
+        self._received(data, size)
 
     def _react(self, events: int) -> None:
         """Handle C{events} that are not only bytes of a slow stream."""
         if events & WRITABLE:
             self._flush()
-        if events == WRITABLE or not self._size:
+        if events == WRITABLE or self._size <= _PAUSED:
             return
         if self._size == LITTLE:
             self.ready(self.fd, READABLE)
@@ -150,15 +165,32 @@ class RelayEnd(BaseEnd):
             self.relay.session.conclude(Outcome.STOPPED if stopped else Outcome.INTERNAL)
             self.relay.abort()
 
-    def _want(self, events: int) -> None:
-        before = self._events
-        if events != before and self.fd >= 0:
-            self._events = events
-            if not events & READABLE:
-                self._size = 0
-            elif not self._size:
-                self._size = LITTLE
-            self.relay.means.poller.change(self.fd, before, events)
+    def pause(self) -> None:
+        """Do not read from the connection until L{resume}."""
+        if self._size > _PAUSED:
+            self._watchReading(_PAUSED)
+
+    def resume(self) -> None:
+        """Read from the connection again, if it is paused."""
+        if self._size == _PAUSED:
+            self._watchReading(LITTLE)
+
+    @property
+    def _reads(self) -> int:
+        """L{READABLE} if the poller waits for bytes to read; 0 if not."""
+        return 0 if self._size == _PAUSED or self._size == _FINISHED else READABLE
+
+    def _watchReading(self, size: int) -> None:
+        """From now on, read so many bytes at most."""
+        before, self._size = self._reads, size
+        if self._reads != before and self.fd >= 0:
+            writes = 0 if self.waiting is None else WRITABLE
+            self.relay.means.poller.change(self.fd, before | writes, self._reads | writes)
+
+    def _watchWriting(self, before: int, now: int) -> None:
+        """Wait for room to write, or no longer."""
+        if self.fd >= 0:
+            self.relay.means.poller.change(self.fd, before | self._reads, now | self._reads)
 
     def settle(self) -> None:
         """Release the memory that bursts have used."""
@@ -201,7 +233,7 @@ class RelayEnd(BaseEnd):
         count = os.readv(self.fd, (target,))
         if count:
             self._grow(count, len(target))
-            self._pass(target[:count])
+            self._pass(target[:count], count)
         else:
             self._ended()
 
@@ -215,10 +247,10 @@ class RelayEnd(BaseEnd):
         elif count < LITTLE:
             self._size = LITTLE
 
-    def _pass(self, data: bytes | memoryview) -> None:
-        size = len(data)
+    def _pass(self, data: bytes | memoryview, size: int) -> None:
         self.moved += size
-        self.relay.active = self.relay.means.seconds()
+        relay = self.relay
+        relay.active = relay.terms.seconds()
         self.peer.send(data)
         if not self.expected:
             if self.peer.expected >= BEGUN:
@@ -230,19 +262,19 @@ class RelayEnd(BaseEnd):
                 self._acknowledge()
 
     _received = _pass
-    """Take what was read from the connection."""
+    """Take what was read from the connection: C{size} bytes."""
 
     def _acknowledge(self) -> None:
         if self.fd >= 0:
             acknowledge(self.fd)
 
     def _ended(self) -> None:
-        if not self.finished:
-            self.finished = True
+        size = self._size
+        if size >= _PAUSED:
+            self._size = _FINISHING if size else _FINISHED
             self.relay.ended(self)
-            # Usually the connection is closed by now.
-            if self.fd >= 0:
-                self._want(self._events & ~READABLE)
+            if self._size == _FINISHING:
+                self._watchReading(_FINISHED)
 
     _cut = _ended
     """The end of file has arrived."""
@@ -251,7 +283,8 @@ class RelayEnd(BaseEnd):
 
     def send(self, data: bytes | memoryview) -> None:
         """Send C{data}, unless nothing may follow what was sent. The caller may reuse the buffer afterwards."""
-        if self._state != OPEN:
+        # Only L{OPEN} is false.
+        if self._state:
             return
         if self.waiting is not None:
             assert not isinstance(self.waiting, tuple)
@@ -310,9 +343,8 @@ class RelayEnd(BaseEnd):
 
     def _stick(self) -> None:
         """Wait until this connection accepts its bytes, and do not read from the other one until then."""
-        self._want(self._events | WRITABLE)
-        peer = self.peer
-        peer._want(peer._events & ~READABLE)
+        self._watchWriting(0, WRITABLE)
+        self.peer.pause()
 
     def _flush(self) -> None:
         waiting = self.waiting
@@ -336,12 +368,10 @@ class RelayEnd(BaseEnd):
         if self._state == _CLOSING:
             self._hangUp()
             return
-        self._want(self._events & ~WRITABLE)
+        self._watchWriting(WRITABLE, 0)
         if self._state == _ENDING:
             self._endWriting()
-        peer = self.peer
-        if not peer.finished and peer._state != _CLOSING:
-            peer._want(peer._events | READABLE)
+        self.peer.resume()
 
     # The end.
 
@@ -361,9 +391,8 @@ class RelayEnd(BaseEnd):
     def close(self) -> None:
         if self.waiting is not None:
             self._state = _CLOSING
-            self.finished = True
-            self._want(WRITABLE)
-        elif self.finished:
+            self._watchReading(_FINISHED)
+        elif self._size < _PAUSED:
             self.release()
         else:
             self._hangUp()
@@ -372,7 +401,7 @@ class RelayEnd(BaseEnd):
         """Close: all bytes are sent."""
         # Read what has arrived: closing with unread bytes sends a reset, which could cost the peer our last bytes.
         try:
-            os.readv(self.fd, (self.relay.means.buffer,))
+            os.readv(self.fd, (self.relay.terms.means.buffer,))
         except OSError:
             # Nothing has arrived, or the connection is lost.
             pass
@@ -392,10 +421,9 @@ class RelayEnd(BaseEnd):
         relay = self.relay
         self.fd = -1
         # One event may announce several things, and the first may have closed the connection.
-        self._size = 0
+        self._size = _FINISHED
         self._state = _CLOSING
-        self.finished = True
-        relay.means.poller.release(fd)
+        relay.terms.means.poller.release(fd)
         if self.waiting is not None:
             if isinstance(self.waiting, tuple):
                 relay.means.pipes.drop(self.waiting[0])

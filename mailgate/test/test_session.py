@@ -5,7 +5,8 @@ Tests for L{mailgate.session}.
 from __future__ import annotations
 
 import os
-from itertools import count, islice
+from itertools import count
+from typing import Any
 
 from twisted.internet.task import Clock
 from twisted.logger import formatEvent
@@ -14,14 +15,12 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.log.connection import STORY
 from mailgate.login import Method, TLSState
 from mailgate.session import Outcome, Phase, Session, SessionIds, sessionIds
+from mailgate.testing.fakes import makeSession
 
 
-def session(**known: object) -> Session:
+def session(**known: Any) -> Session:
     """The record of a connection that began at 100 seconds."""
-    ledger = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 100.0)
-    for name, value in known.items():
-        setattr(ledger, name, value)
-    return ledger
+    return makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 100.0, **known)
 
 
 class IdTests(SynchronousTestCase):
@@ -30,29 +29,29 @@ class IdTests(SynchronousTestCase):
     def test_form(self) -> None:
         """An id is five random digits of base 32 and a number, which counts up without an end."""
         ids = sessionIds(lambda octets: bytes(range(28, 28 + octets)))
-        self.assertEqual([next(ids), next(ids)], ["stuv0.00", "stuv0.01"])
-        later = list(islice(ids, 3000))
+        self.assertEqual([ids.new(), ids.new()], ["stuv0.00", "stuv0.01"])
+        later = [ids.new() for _ in range(3000)]
         self.assertEqual((later[1021], later[1022], later[-1]), ("stuv0.vv", "stuv0.100", "stuv0.2tp"))
         self.assertEqual(len(set(later)), 3000)
 
     def test_processes(self) -> None:
         """The ids of another process begin differently."""
-        self.assertNotEqual(next(sessionIds(os.urandom)), next(sessionIds(os.urandom)))
+        self.assertNotEqual(sessionIds(os.urandom).new(), sessionIds(os.urandom).new())
 
     def test_gateways(self) -> None:
         """All gateways of a process have its name and no id in common, at the same time and one after the other."""
         ids = SessionIds(lambda octets: bytes(range(28, 28 + octets)))
         old, new = ids.of("g1"), ids.of()
         self.assertEqual(ids.member, "stuv0")
-        self.assertEqual([next(old), next(new), next(old)], ["g1.stuv0.00", "stuv0.100", "g1.stuv0.01"])
-        numbers = [id.rpartition(".")[2] for id in (*islice(old, 3000), *islice(new, 3000), *islice(ids.of("g2"), 9))]
-        self.assertEqual(len(set(numbers)), 6009)
+        self.assertEqual([old.new(), new.new(), old.new()], ["g1.stuv0.00", "stuv0.100", "g1.stuv0.01"])
+        gateways = [old] * 3000 + [new] * 3000 + [ids.of("g2")] * 9
+        self.assertEqual(len({each.new().rpartition(".")[2] for each in gateways}), 6009)
 
     def test_length(self) -> None:
         """An id has at most 24 bytes, also after years of logins."""
         ids = SessionIds(os.urandom)
         ids._thousands = count(32**4)
-        self.assertLessEqual(len(next(ids.of("gateway-10"))), 24)
+        self.assertLessEqual(len(ids.of("gateway-10").new()), 24)
 
 
 class PhaseTests(SynchronousTestCase):

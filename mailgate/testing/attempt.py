@@ -24,7 +24,7 @@ from mailgate.interfaces import IWatch
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Destination, LoginRequest, Method, Route
 from mailgate.session import Phase
-from mailgate.testing.fakes import CheckedSession, FakeTransport, settingsOf
+from mailgate.testing.fakes import CheckedSession, FakeTransport, makeSession, settingsOf
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 from mailgate.upstream.upstreams import Upstreams
@@ -116,8 +116,14 @@ class Attempt:
         self.events: list[Any] = []
         publisher = LogPublisher(self.events.append)  # type: ignore[arg-type]
         self.route = route or routeTo()
-        self.session = CheckedSession(
-            record.name, "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=self.route.user
+        self.session = makeSession(
+            record.name,
+            "127.0.0.1:110",
+            "192.0.2.7:40123",
+            0.0,
+            Phase.AUTH,
+            user=self.route.user,
+            kind=CheckedSession,
         )
         if watch is not None:
             self.session.readings = [self.reactor.seconds, Phase.AUTH, self.reactor.seconds()]

@@ -6,6 +6,8 @@ interfaces that they implement.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import count
 from typing import Any, ClassVar
 
 from twisted.internet.address import IPv4Address
@@ -22,7 +24,7 @@ from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
-from mailgate.session import TRANSITIONS, FollowedSession, Phase, Session
+from mailgate.session import TRANSITIONS, Ending, FollowedSession, GatewayIds, Listener, Phase, Session
 
 __all__ = [
     "CLIENT",
@@ -32,6 +34,7 @@ __all__ = [
     "FakeClient",
     "FakeConnector",
     "FakeTransport",
+    "makeSession",
     "settingsOf",
 ]
 
@@ -79,6 +82,51 @@ class CheckedSession(FollowedSession):
                 self._log.failure("a move of a session is not allowed", Failure(error))
                 raise error
             self.made.add((self.phase, phase))
+
+
+class _OneId(GatewayIds):
+    """Ids for one session, whose text is C{id}."""
+
+    _numbers: ClassVar[Iterator[int]] = count()
+
+    def __init__(self, id: str) -> None:
+        super().__init__("", iter(()))
+        self.numbers = self._numbers
+        self._id = id
+
+    def textOf(self, number: int) -> str:
+        return self._id
+
+
+def makeSession(
+    protocol: str,
+    server: str,
+    client: str,
+    started: float,
+    phase: Phase = Phase.ACCEPT,
+    *,
+    id: str = "-",
+    kind: type[Session] = Session,
+    **known: Any,
+) -> Session:
+    """
+    Return the record of a connection.
+
+    @param protocol: see L{Listener}.
+    @param server: see L{Listener}.
+    @param client: see L{Session}.
+    @param started: see L{Session}.
+    @param phase: see L{Session}.
+    @param id: its id.
+    @param kind: the class.
+    @param known: further attributes of L{Session} and of L{Ending}.
+    """
+    ids = _OneId(id)
+    ending = {name: known.pop(name) for name in ("outcome", "reason", "received", "sent") if name in known}
+    session = kind(Listener(protocol, server, ids), client, started, phase, number=next(ids.numbers), **known)
+    if ending:
+        session.ending = Ending(**ending)
+    return session
 
 
 class FakeHandle:

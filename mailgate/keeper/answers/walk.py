@@ -78,14 +78,14 @@ def walk(view: ProcessView, filter: Filter) -> Iterator[list[Target]]:
 
 def _current(factory: Any, connections: Iterable[IConnection]) -> Iterator[IConnection]:
     """The objects that have C{connections} now. Those that have ended are left out."""
-    byId: dict[str, IConnection] | None = None
+    byNumber: dict[int, IConnection] | None = None
     for connection in connections:
         if connection in factory.connections:
             yield connection
         elif hasMoved(connection):
-            if byId is None:
+            if byNumber is None:
                 # One search for all of them: in a storm of logins they are many.
-                byId = {each.session.id: each for each in factory.connections}
-            current = byId.get(connection.session.id)
+                byNumber = {each.session.number: each for each in factory.connections}
+            current = byNumber.get(connection.session.number)
             if current is not None:
                 yield current

@@ -31,11 +31,13 @@ from mailgate.login import Backend, BackendTLS
 from mailgate.protocols.pop3 import POP3
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
+from mailgate.relay.terms import Terms
 from mailgate.session import Phase, Session
 from mailgate.test.backend.test_client import GREETING, OK
 from mailgate.test.support.places import placesFor
 from mailgate.test.support.tlspair import makePair
 from mailgate.testing import FakeTransport, requestFor, resultOf, routeTo, settingsOf
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.backendcontexts import BackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
 
@@ -104,7 +106,7 @@ class SocketTests(TestCase):
             tls = BackendTLS.IMPLICIT
         port = await endpoint.listen(factory)
         self.addCleanup(port.stopListening)
-        session = Session("pop3", "", "", 0.0)
+        session = makeSession("pop3", "", "", 0.0)
         connector = Connector(POP3.client, settingsOf("pop3"), "mx.test", reactor, Journal(), placesFor(reactor))
         route = routeTo(Backend("127.0.0.1", port.getHost().port, tls, False))
         client = await resultOf(connector.connect(route, requestFor("pop3"), session))
@@ -113,7 +115,8 @@ class SocketTests(TestCase):
         left = LeftTransport()
         left.connect(RelayedProtocol())
         left.registerProducer(left.protocol, True)
-        relay = Relays(Clock()).between(left.protocol, client, session, 50.0, 50.0, lambda relay: None)
+        relays = Relays(Clock())
+        relay = relays.between(left.protocol, client, session, Terms(relays, 50.0, 50.0, lambda relay: None))
         relay.start(client.reply, b"")
         return left
 
@@ -168,7 +171,7 @@ class SilentTests(TestCase):
                 super().enter(phase)
 
         readings = [time.monotonic, Phase.ACCEPT, 0.0] if isTimed else None
-        session = Noted("pop3", "", "", 0.0, readings=readings)
+        session = makeSession("pop3", "", "", 0.0, kind=Noted, readings=readings)
         lean = LeanReactor(reactor)
         retry = RetrySettings(connectTimeout=0.3, causes=())
         places = Places(BackendTLSSettings(), None, BackendContexts, lean, retry)

@@ -16,6 +16,7 @@ from mailgate.protocols.pop3 import POP3
 from mailgate.session import Phase
 from mailgate.test.backend.test_client import GREETING, LOGGED_IN, OK
 from mailgate.testing import Attempt, CheckedSession, routeTo
+from mailgate.testing.fakes import makeSession
 from mailgate.upstream.upstreams import Upstreams
 
 GROUP = """
@@ -48,7 +49,9 @@ class OutageCase(SynchronousTestCase):
         self.clock.rightNow = attempt.reactor.rightNow
 
     def again(self, attempt: Attempt) -> None:
-        attempt.session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:1", 0.0, Phase.AUTH, user=b"joe")
+        attempt.session = makeSession(
+            "pop3", "127.0.0.1:110", "192.0.2.7:1", 0.0, Phase.AUTH, user=b"joe", kind=CheckedSession
+        )
         attempt.result = attempt.again()
 
     def serve(self, attempt: Attempt) -> None:

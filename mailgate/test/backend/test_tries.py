@@ -35,6 +35,7 @@ from mailgate.test.support.failures import (
     shakes,
 )
 from mailgate.testing import Attempt, CheckedSession, requestFor, routeTo
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.errors import CertificateError
 from mailgate.upstream.upstreams import Upstreams
 
@@ -154,7 +155,9 @@ class LoneTests(RetryCase):
         """A temporary refusal of the login is tried again, however long the gateway runs: the server has not failed."""
         attempt = self.lone()
         self.serve(attempt, POP)
-        attempt.session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=b"joe")
+        attempt.session = makeSession(
+            "pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, user=b"joe", kind=CheckedSession
+        )
         attempt.reactor.advance(1000)
         result = attempt.again()
         answers(POP, b"-ERR [SYS/TEMP] x\r\n")(attempt)
@@ -351,7 +354,7 @@ class DeadlineTests(SynchronousTestCase):
         self.expired: list[float] = []
 
     def begin(self, retry: RetrySettings) -> Tries:
-        session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH)
+        session = makeSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, Phase.AUTH, kind=CheckedSession)
         tries = Tries(routeTo(), requestFor("pop3"), session, CoarseClock(self.clock))
         client: Any = SimpleNamespace(expired=lambda: self.expired.append(self.clock.seconds() - 100_000.0))
         place: Any = SimpleNamespace(wholeLogin=retry.wholeLogin, attempt=retry.attempt)

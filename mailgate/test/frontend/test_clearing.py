@@ -15,7 +15,8 @@ from mailgate.log.journal import Journal
 from mailgate.log.levels import NOTICE
 from mailgate.login import Trouble
 from mailgate.net.naming import NamingReactor
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Outcome, Phase
+from mailgate.testing.fakes import makeSession
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.peer import Peer
 from mailgate.upstream.standing import Standing
@@ -42,7 +43,7 @@ class Connection:
     def __init__(self, clock: Clock, peer: Peer, trouble: bool = False) -> None:
         self._clock = clock
         self._trouble = trouble
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, phase=Phase.RELAY)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, phase=Phase.RELAY)
         self.session.place = peer
         self.ended: list[float] = []
 

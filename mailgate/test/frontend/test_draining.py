@@ -15,7 +15,8 @@ from zope.interface.verify import verifyObject
 from mailgate.frontend.draining import GRACE, LAST_MOMENTS, STEP, Draining, DrainSettings
 from mailgate.interfaces import IConnection
 from mailgate.login import Trouble
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Outcome, Phase
+from mailgate.testing.fakes import makeSession
 
 
 class Crowd:
@@ -36,7 +37,7 @@ class Connection:
     """A dialogue or a relay that ends on request; a C{stubborn} one ends only when it is aborted."""
 
     def __init__(self, crowd: Crowd, phase: Phase = Phase.RELAY, stubborn: bool = False) -> None:
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0, phase)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0, phase)
         self.dismissed = self.stopped = 0
         self._crowd = crowd
         self._stubborn = stubborn

@@ -136,7 +136,7 @@ class PortableTests(SynchronousTestCase):
         """End the session."""
         factory = Factory(relayed.clock)
         factory.connections.add(relayed.relay)
-        relayed.relay._done = factory.connections.discard
+        relayed.relay.terms.done = factory.connections.discard
         Kicks(relayed.clock).end([(factory, relayed.relay)], REASON)
         relayed.clock.advance(0)
 
@@ -209,13 +209,13 @@ class StreamTests(RelayCase):
         clock: Clock = self.turns.clock
         self.factory = Factory(clock)
         self.factory.connections.add(relayed.relay)
-        done = relayed.relay._done
+        done = relayed.relay.terms.done
 
         def finished(relay: Any) -> None:
             self.factory.connections.discard(relay)
             done(relay)
 
-        relayed.relay._done = finished
+        relayed.relay.terms.done = finished
         Kicks(clock).end([(self.factory, relayed.relay)], REASON)
         clock.advance(0)
         self.settle()

@@ -17,6 +17,7 @@ from mailgate.protocols.smtp import SMTP
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.session import TRANSITIONS, Phase, Session
 from mailgate.testing import Attempt, CheckedSession, Conversation, FakeAuthenticator, FakeConnector, routeTo
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.settings import TLSSettings
 
 HEADER = b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"
@@ -149,7 +150,7 @@ class CheckTests(MoveCase):
 
     def test_raised(self) -> None:
         """A wrong move fails the test even if the error is caught and only logged."""
-        session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0)
+        session = makeSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, kind=CheckedSession)
         error = self.assertRaises(AssertionError, session.enter, Phase.RELAY)
         self.assertEqual(str(error), "a session may not go from ACCEPT to RELAY")
         self.assertIs(session.phase, Phase.ACCEPT)
@@ -181,7 +182,7 @@ class CheckTests(MoveCase):
     def test_stay(self) -> None:
         """A session may enter the phase that it is in, the last one too."""
         for phase in Phase:
-            session = CheckedSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, phase)
+            session = makeSession("pop3", "127.0.0.1:110", "192.0.2.7:40123", 0.0, phase, kind=CheckedSession)
             session.enter(phase)
         self.assertEqual(CheckedSession.made, set())
 

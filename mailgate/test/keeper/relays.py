@@ -15,6 +15,7 @@ from mailgate.keeper.interfaces import Collected
 from mailgate.keeper.messages import FROM_OTHERS, REGISTRY, REGISTRY_VERSION, Sessions, decode, encode
 from mailgate.session import Phase, Session
 from mailgate.test.keeper.processes import Survey
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.watcher import Watcher
 
 __all__ = ["Factory", "Process", "Relays"]
@@ -58,25 +59,20 @@ class Relays:
     def answer(self, word: str, arguments: Any) -> Any:
         raise KeyError(word)
 
-    def connect(self, phase: Phase = Phase.AUTH) -> Connection:
+    def connect(self, phase: Phase = Phase.AUTH, protocol: str = "imap") -> Connection:
         """A client that is not logged in."""
         self._number += 1
         id = f"g1.{self.member}.{self._number}"
-        session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", self._clock.seconds(), phase=phase, id=id)
+        session = makeSession(protocol, "0.0.0.0:143", "192.0.2.7:1", self._clock.seconds(), phase=phase, id=id)
         connection = Connection(session)
         self.factories[self._number % 2].connections.add(connection)
         return connection
 
     def begin(self, user: str, client: str = "192.0.2.7:40123", protocol: str = "imap") -> str:
         """A relay begins. Return its id."""
-        connection = self.connect()
+        connection = self.connect(protocol=protocol)
         session = connection.session
-        session.user, session.client, session.protocol, session.backend = (
-            user.encode(),
-            client,
-            protocol,
-            "10.0.0.1:143",
-        )
+        session.user, session.client, session.backend = user.encode(), client, "10.0.0.1:143"
         session.enter(Phase.RELAY)
         self.watcher.relaying(session, 0.1)
         self.live[session.id] = connection

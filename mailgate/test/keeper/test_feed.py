@@ -10,9 +10,10 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.feed import LONGEST_USER, MOST_WAITING, PAUSE, PIECE, rowOf
 from mailgate.keeper.messages import ROWS_A_PART, Sessions
-from mailgate.session import Phase, Session
+from mailgate.session import Phase
 from mailgate.test.keeper.processes import turn
 from mailgate.test.keeper.relays import Process
+from mailgate.testing.fakes import makeSession
 
 
 class FeedCase(SynchronousTestCase):
@@ -184,7 +185,7 @@ class FeedTests(FeedCase):
 
     def test_longName(self) -> None:
         """A name that is longer than any of an account is cut off."""
-        session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", 1000.0, user=b"x" * 5000)
+        session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:1", 1000.0, user=b"x" * 5000)
         row = rowOf(session, "imaps")
         self.assertEqual(row[1:4], ["x" * LONGEST_USER, "imap", "192.0.2.7"])
         self.assertEqual(json.loads(row[4])[:3], ["x" * LONGEST_USER, "imap", "imaps"])

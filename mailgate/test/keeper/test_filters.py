@@ -9,6 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.filters import Filter, exactly, nearest, userMatcher
 from mailgate.session import Phase, Session
+from mailgate.testing.fakes import makeSession
 
 HOSTILE = (
     b"joe\xe2\x80\xae@example.org",
@@ -26,7 +27,7 @@ HOSTILE = (
 def session(**values: Any) -> Session:
     """A session that began at 100 seconds."""
     given = {"user": b"Joe@Example.org", "backend": "10.0.0.1:143", "id": "5g0qa.7k", "phase": Phase.RELAY, **values}
-    return Session("imap", "0.0.0.0:993", given.pop("client", "192.0.2.7:40123"), 100.0, **given)
+    return makeSession("imap", "0.0.0.0:993", given.pop("client", "192.0.2.7:40123"), 100.0, **given)
 
 
 def matches(given: dict[str, Any], record: Session | None = None, now: float = 160.0, began: float = 150.0) -> bool:

@@ -24,9 +24,10 @@ from mailgate.relay import streamend as relayend
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import Session
+from mailgate.relay.terms import Terms
 from mailgate.test.support.relaytransport import RelayTransport
 from mailgate.testing import Conversation, FakeAuthenticator
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.settings import TLSSettings
 
 LITERAL = b"Subject: x\r\n\r\n" + b"Down the rabbit-hole.\r\n" * 20
@@ -136,8 +137,10 @@ class PortableRelayTests(SynchronousTestCase):
         for side in (self.client, self.backend):
             side.socket = Noting()  # type: ignore[attr-defined]
             side.connect(RelayedProtocol())
-        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
-        relay = Relays(clock).between(self.client.protocol, self.backend.protocol, session, 100, 10, lambda relay: None)
+        session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        relays = Relays(clock)
+        terms = Terms(relays, 100, 10, lambda relay: None)
+        relay = relays.between(self.client.protocol, self.backend.protocol, session, terms)
         relay.start(b"", b"")
 
     def asked(self) -> int:
@@ -191,11 +194,11 @@ class StreamRelayTests(SynchronousTestCase):
         self.poller = reactor.poller
         self.client, client = self.connect()
         self.backend, backend = self.connect()
-        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         relays = StreamRelays(self.poller, reactor.clock)
         self.addCleanup(relays.close)
         self.ended: list[Any] = []
-        relay: Any = relays.between(client, backend, session, 100, 10, self.ended.append)
+        relay: Any = relays.between(client, backend, session, Terms(relays, 100, 10, self.ended.append))
         relay.start(b"", b"")
         self.addCleanup(lambda: self.ended or relay.stop())
         self.asked = 0

@@ -21,6 +21,7 @@ from mailgate.login import Asked, Credentials, Denial, Method, Trouble
 from mailgate.net.networks import parseNetwork
 from mailgate.session import Outcome, Session
 from mailgate.test.support.loginguards import sourcesOf
+from mailgate.testing.fakes import makeSession
 
 BARE = ConnectionPolicy(
     *(0, 0, 0, 0), connection=None, handshake=None, login=None, dropFrom=0, exempt=(parseNetwork("127.0.0.0/8"),)
@@ -74,7 +75,7 @@ class AdmissionCase(SynchronousTestCase):
     def client(self, host: str = ANN) -> Session:
         self.port += 1
         name = host if host == "unix:" else f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-        return Session("imap", "0.0.0.0:143", name, 0.0)
+        return makeSession("imap", "0.0.0.0:143", name, 0.0)
 
     def arrives(self, host: str = ANN) -> Session:
         """Return a connection that is let in."""

@@ -19,9 +19,9 @@ from mailgate.limits.limits import Limits
 from mailgate.limits.settings import LimitSettings
 from mailgate.login import Credentials, Denial, Method, Trouble
 from mailgate.service import Gateway, ProcessState
-from mailgate.session import Session
 from mailgate.test.support.loginguards import ScriptedStore
 from mailgate.testing import requestFor
+from mailgate.testing.fakes import makeSession
 
 OFF = "limit_conn = off\nlimit_req = off\nlimit_early_drop = off\nlimit_login = off\n"
 
@@ -61,7 +61,7 @@ class LimitsTests(SynchronousTestCase):
             limits.tagKey, limits.store = tagKey, cast(ILimitStore, store)
             _, guard = limits.of(own, self.telling, clock, runKey * 32)
             assert guard is not None
-            session = Session("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
+            session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
             begun: Any = guard.begin(request, session, lambda seconds: None)
             guard.ended(begun, Denial(Trouble.DENIED))
             ((attempt, _, _),) = store.records

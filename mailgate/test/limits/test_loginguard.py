@@ -20,9 +20,9 @@ from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Asked, Client, Credentials, Denial, Method, Refusal, RouteOptions, Trouble
 from mailgate.net.networks import parseNetwork
-from mailgate.session import Session
 from mailgate.test.support.loginguards import ScriptedStore, guardOf, refused, waits
 from mailgate.testing import ROUTE, requestFor, routeTo
+from mailgate.testing.fakes import makeSession
 
 PASSWORD = Credentials(Method.PLAIN, b"joe", b"sesame")
 
@@ -34,7 +34,7 @@ class GuardTestCase(SynchronousTestCase):
         self.clock = Clock()
         self.events: list[dict[str, Any]] = []
         self.delays: list[float] = []
-        self.session = Session("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
+        self.session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
         self.outcomes: list[Any] = []
 
     def guard(self, *verdicts: Verdict | Deferred[Verdict], policy: Any = ConnectionPolicy()) -> LoginGuard:  # noqa: B008

@@ -28,6 +28,7 @@ from mailgate.login import Client, Credentials, Denial, Method, Trouble
 from mailgate.session import Outcome, Session
 from mailgate.test.support.attacks import START
 from mailgate.testing import requestFor
+from mailgate.testing.fakes import makeSession
 
 OFFICE = "192.0.2.7"
 STRANGER = "203.0.113.9"
@@ -85,7 +86,7 @@ class Server:
 
     def connect(self, host: str) -> Session | None:
         """A connection with TLS. L{None} if it is refused."""
-        session = Session("imap", "0.0.0.0:993", f"{host}:40123", self.clock.seconds())
+        session = makeSession("imap", "0.0.0.0:993", f"{host}:40123", self.clock.seconds())
         if self.admission.arrived(session, session.host) is None and self.admission.shaken(session) is None:
             return session
         session.conclude(Outcome.LIMITED)

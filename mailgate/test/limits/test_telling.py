@@ -13,7 +13,7 @@ from mailgate.limits.telling import DELAYED, DRY_RUN, REFUSED, Telling
 from mailgate.log.journal import Journal
 from mailgate.log.levels import NOTICE
 from mailgate.log.rate import Rate
-from mailgate.session import Session
+from mailgate.testing.fakes import makeSession
 
 
 class Acts:
@@ -32,7 +32,7 @@ class TellingTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.events: list[dict[str, Any]] = []
         self.watch: Any = Acts()
-        self.session = Session("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
+        self.session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:40123", 0.0, id="s1")
         self.session.user = b'joe"\r\nx'
 
     def telling(self, level: Any = LogLevel.info, shown: Any = LogLevel.info, rate: Rate | None = None) -> Telling:

@@ -16,8 +16,8 @@ from mailgate.log.connection import about, aboutRequest, line, peerName, peerOf
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, Client, Credentials, Denial, LoginRequest, Method, Route, Trouble
 from mailgate.protocols import imap4, pop3, smtp
-from mailgate.session import Session
 from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing.fakes import makeSession
 
 FORMATS = {
     name: value
@@ -89,7 +89,7 @@ class FormatTests(SynchronousTestCase):
 
     def test_fields(self) -> None:
         """A session and a request of the same connection have the same fields."""
-        session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
+        session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
         client = Client("192.0.2.7", 1, session="5g0qa.7k", server="0.0.0.0:143")
         request = LoginRequest("imap", Credentials(Method.PLAIN, b'j"oe', b"secret"), client)
         self.assertEqual(aboutRequest(request), {**about(session), "user": 'j\\"oe'})
@@ -186,7 +186,7 @@ class ConversationTests(SynchronousTestCase):
         """The line about a defect names the connection and has a traceback."""
         events: list[Any] = []
         journal = Journal(observer=events.append)  # type: ignore[arg-type]
-        session = Session("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
+        session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
         try:
             raise RuntimeError("boom")
         except RuntimeError:

@@ -23,6 +23,7 @@ from mailgate.log.settings import ErrorLog, LogSettings, ServerLogSettings, leas
 from mailgate.log.syslog import syslogServer
 from mailgate.session import FollowedSession
 from mailgate.test.support.journals import Told, caught, recorder
+from mailgate.testing.fakes import makeSession
 
 
 class PrintableTests(SynchronousTestCase):
@@ -441,7 +442,7 @@ class DebuggingTests(SynchronousTestCase):
         """The trace id stands behind the id of the session, only where there is one."""
         events, observer = recorder()
         journal = Journal(LogLevel.debug, observer)
-        session = FollowedSession("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k")
+        session = makeSession("imap", "0.0.0.0:143", "192.0.2.7:1", 0.0, id="5g0qa.7k", kind=FollowedSession)
         for trace in ("", "0af7651916cd43dd8448eb211c80319c"):
             session.trace = trace
             for log in (journal.debug, journal.info, journal.record, journal.warn, journal.error):

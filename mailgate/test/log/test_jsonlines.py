@@ -40,9 +40,10 @@ from mailgate.log.levels import LEVELS, levelName
 from mailgate.log.settings import ErrorLog
 from mailgate.log.syslog import LONGEST_LINE, forJournal, syslogServer
 from mailgate.login import Method, TLSState
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Outcome, Phase
 from mailgate.test.support.documents import MISSING, documents
 from mailgate.test.support.journals import NASTY, caught, recorder
+from mailgate.testing.fakes import makeSession
 
 EVENTS = {
     *(
@@ -111,10 +112,10 @@ class LineTests(SynchronousTestCase):
 
     def test_story(self) -> None:
         """The line at the end of a connection has the names of the API, and numbers are numbers."""
-        session = Session("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 0.0, id="5g0qa.7k")
+        moved: dict[str, Any] = {"received": 12288, "sent": 3250585}
+        session = makeSession("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 0.0, id="5g0qa.7k", **moved)
         session.tls = TLSState("TLSv1.3", "TLS_AES_256_GCM_SHA384")
         session.user, session.backend, session.attempts, session.method = b"joe", "10.0.0.1:143", 1, Method.PLAIN
-        session.received, session.sent = 12288, 3250585
         moments = iter((0.0, 0.0032, 0.0118))
         session.readings = [lambda: next(moments), Phase.ACCEPT, 0.0]
         session.phase = Phase.PROXY_HEADER
@@ -157,7 +158,7 @@ class LineTests(SynchronousTestCase):
 
     def test_nothing(self) -> None:
         """What text lines show as "-" or "no", or not at all, is null. A unix socket has no port."""
-        session = Session("imap", "unix:/run/imap", "unix:", 0.0)
+        session = makeSession("imap", "unix:/run/imap", "unix:", 0.0)
         (event,) = logged(lambda journal: journal.record(STORY, **session.story(0.5)))
         found = self.object(event)
         self.assertEqual(found["client"], {"address": "unix:", "port": None})
@@ -211,7 +212,7 @@ class LineTests(SynchronousTestCase):
 
     def test_defect(self) -> None:
         """A defect has its traceback."""
-        session = Session("imap", "0.0.0.0:993", "192.0.2.7:1", 0.0, id="5g0qa.7k")
+        session = makeSession("imap", "0.0.0.0:993", "192.0.2.7:1", 0.0, id="5g0qa.7k")
         (event,) = logged(lambda journal: defect(journal, session, "the relay failed", caught("boom")))
         found = self.object(event)
         self.assertEqual((found["event"], found["level"], found["id"]), ("internal_error", "critical", "5g0qa.7k"))
@@ -384,5 +385,5 @@ class TargetTests(SynchronousTestCase):
 
     def test_about(self) -> None:
         """What L{about} returns is enough for a line."""
-        session = Session("imap", "0.0.0.0:993", "192.0.2.7:1", 0.0, id="5g0qa.7k")
+        session = makeSession("imap", "0.0.0.0:993", "192.0.2.7:1", 0.0, id="5g0qa.7k")
         self.assertEqual(json.loads(jsonLines()({"log_format": BEGUN, **about(session)}))["id"], "5g0qa.7k")

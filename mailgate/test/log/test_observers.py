@@ -19,8 +19,8 @@ from mailgate.log.connection import LOGGED_IN, STORY
 from mailgate.log.errorlog import ErrorLogs, ProcessLog
 from mailgate.log.journal import Journal, oneLine
 from mailgate.log.settings import ErrorLog
-from mailgate.session import Session
 from mailgate.test.support.journals import NASTY, Told, caught, recorder
+from mailgate.testing.fakes import makeSession
 
 
 class ObserverTests(SynchronousTestCase):
@@ -87,7 +87,7 @@ class ObserverTests(SynchronousTestCase):
 
     def test_connections(self):
         """Lines of connections are those that Twisted's formatEvent makes, for any format and fields."""
-        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, user=b"100%s", attempts=2)
+        session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, user=b"100%s", attempts=2)
         fields = {"x": "100 %s {y}", "y": 7, "part": 2.0625, "none": None, "pair": ("%", 1)}
         for format in (
             *(LOGGED_IN, STORY, "{x}, {y}, {part:.3f}", "100 % {x} %s {y} {{z}} %(x)s", "{x}{x} {y}", "{y:.3f} {none}"),

@@ -30,11 +30,11 @@ from mailgate.log.privacy import ADDRESSES, FULL, SAFE, USERS, Masking, Privacy,
 from mailgate.log.settings import ErrorLog, LogSettings
 from mailgate.login import Backend, Denial, Route, Trouble
 from mailgate.protocols import imap4
-from mailgate.session import Session
 from mailgate.test.log.test_connection import HOSTILE, LOGINS
 from mailgate.test.support.journals import caught, recorder
 from mailgate.test.support.wholelogin import WholeLogin
 from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeConnector
+from mailgate.testing.fakes import makeSession
 
 KEY = bytes(range(32))
 
@@ -143,7 +143,7 @@ class AddressTests(SynchronousTestCase):
         """In JSON the network stands in place of the address, and the port is null."""
         stream = io.StringIO()
         observer = ErrorLogs(stream).observer(TARGETS[1:], Privacy("off", "network"))
-        session = Session("imap", "0.0.0.0:143", "[2001:db8:1:2::7]:40123", 0.0)
+        session = makeSession("imap", "0.0.0.0:143", "[2001:db8:1:2::7]:40123", 0.0)
         Journal(LogLevel.debug, observer).debug(connection.BEGUN, **connection.about(session))
         self.assertEqual(json.loads(stream.getvalue())["client"], {"address": "2001:db8:1::/48", "port": None})
 
@@ -240,7 +240,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_message(self) -> None:
         """A traceback has its frames and the kind of the exception, but not the message."""
-        session = Session("imap", "0.0.0.0:143", f"{HOST}:1", 0.0)
+        session = makeSession("imap", "0.0.0.0:143", f"{HOST}:1", 0.0)
         for text in (USER, f"x\n{USER}", f'\n  File "{USER}"', f"\n    {USER}"):
             events, observer = recorder()
             defect(Journal(LogLevel.info, observer), session, "the relay failed", caught(text))
@@ -431,7 +431,7 @@ class SettingsTests(SynchronousTestCase):
         settings = self.parsed("log_user = domain\nlog_address = network", f"error_log = {path} info")
         journals = Journals(settings, ErrorLogs(io.StringIO()), None)  # type: ignore[arg-type]
         journal = journals.of(settings.servers[0])
-        session = Session("imap", "0.0.0.0:143", f"{HOST}:1", 0.0, user=USER.encode())
+        session = makeSession("imap", "0.0.0.0:143", f"{HOST}:1", 0.0, user=USER.encode())
         journal._limit = None
         journal.info(LOGIN_FAILED, **connection.about(session), trouble="denied", method="plain", reason="", user=USER,
                      text="")  # fmt: skip

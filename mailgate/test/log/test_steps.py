@@ -28,6 +28,7 @@ from mailgate.session import FollowedSession, Session
 from mailgate.test.support.httpauthenticator import ACCEPTED
 from mailgate.test.support.wholelogin import WholeLogin
 from mailgate.testing import Conversation, FakeAuthenticator
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.settings import TLSSettings
 
 ABOUT = ", server 127.0.0.1:143, session 00007.00"
@@ -386,8 +387,8 @@ class ChosenTests(SynchronousTestCase):
         means = Means(before.authenticator, before.connector, before.clock, factory.journal)
         plain = ProxyServerFactory(IMAP4, before.settings, factory.address, means)
         self.assertIs(plain.makeSession, Session)
-        self.assertIsNone(Session("imap", "x", "y", 0.0).debugging)
-        self.assertFalse(hasattr(Session("imap", "x", "y", 0.0), "__dict__"))
+        self.assertIsNone(makeSession("imap", "x", "y", 0.0).debugging)
+        self.assertFalse(hasattr(makeSession("imap", "x", "y", 0.0), "__dict__"))
         more = Means(before.authenticator, before.connector, before.clock, factory.journal, isTraced=True)
         self.assertIs(ProxyServerFactory(IMAP4, before.settings, factory.address, more).makeSession, FollowedSession)
 

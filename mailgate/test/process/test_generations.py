@@ -21,9 +21,10 @@ from mailgate.login import Trouble
 from mailgate.process.generations import Generations
 from mailgate.process.interfaces import IGenerations
 from mailgate.process.watching import LOOK
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Outcome, Phase
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.support.nowhere import NOWHERE
+from mailgate.testing.fakes import makeSession
 
 TEXT = """
 [mailgate]
@@ -42,7 +43,7 @@ class Relayed:
     """A proxied session, which ends when it is dismissed."""
 
     def __init__(self, crowd: Any) -> None:
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0, Phase.RELAY)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0, Phase.RELAY)
         self._crowd = crowd
         crowd.connections.add(self)
 

@@ -10,7 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.login import Trouble
 from mailgate.relay.base import HELD, BaseEnd, BaseRelay
 from mailgate.relay.portable import Relays
-from mailgate.session import Outcome, Session
+from mailgate.relay.terms import Terms
+from mailgate.session import Outcome
+from mailgate.testing.fakes import makeSession
 
 IDLE, LINGER = 100.0, 10.0
 
@@ -18,12 +20,15 @@ IDLE, LINGER = 100.0, 10.0
 class End(BaseEnd):
     """An end that notes the calls, and closes at once."""
 
-    __slots__ = ("asked", "relay")
+    __slots__ = ("asked", "finished", "isEncrypted", "relay")
 
     relay: BaseRelay
+    finished: bool
+    isEncrypted: bool
 
-    def __init__(self, moved: int) -> None:
+    def __init__(self, moved: int, isEncrypted: bool = False) -> None:
         self.moved = moved
+        self.isEncrypted = isEncrypted
         self.finished = False
         self.asked: list[str] = []
 
@@ -83,11 +88,11 @@ class RulesTests(SynchronousTestCase):
     def relayed(self, holds: bool = False, linger: float = LINGER) -> Relay:
         """A running relay. The client has sent 3 bytes and the backend 5."""
         self.clock = Clock()
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
-        self.client, self.backend = End(3), End(5)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.client, self.backend = End(3), End(5, isEncrypted=holds)
         self.done: list[object] = []
-        ends = self.client, self.backend
-        relay = Relay(Relays(self.clock), ends, holds, self.session, IDLE, linger, self.done.append)
+        terms = Terms(Relays(self.clock), IDLE, linger, self.done.append)
+        relay = Relay(terms, self.client, self.backend, self.session)
         relay.start(b"", b"")
         return relay
 

@@ -16,8 +16,10 @@ from zope.interface.verify import verifyObject
 from mailgate.relay.base import HELD
 from mailgate.relay.portable import Relay, Relays
 from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
-from mailgate.session import Outcome, Session
+from mailgate.relay.terms import Terms
+from mailgate.session import Outcome
 from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.testing.fakes import makeSession
 
 IDLE = 100.0
 LINGER = 10.0
@@ -52,16 +54,15 @@ class Relayed:
         backendTLS: bool = False,
     ) -> None:
         self.clock = Clock()
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.done = 0
         self.client, self.backend = RelayTransport(), RelayTransport()
         for side in (self.client, self.backend):
             if tls or (backendTLS and side is self.backend):
                 alsoProvides(side, ISSLTransport)
             side.connect(Listening())
-        self.relay = Relay(
-            Relays(self.clock), self.client.protocol, self.backend.protocol, self.session, idle, linger, self._finished
-        )
+        terms = Terms(Relays(self.clock), idle, linger, self._finished)
+        self.relay = Relay(terms, self.client.protocol, self.backend.protocol, self.session)
         self.relay.start(toClient, toBackend)
 
     def _finished(self, relay: Relay) -> None:
@@ -155,9 +156,11 @@ class BytesTests(SynchronousTestCase):
         for side in (client, backend):
             side.connect(Listening())
         client.pauseProducing()
-        session = Session("imap", "", "", 0.0)
+        session = makeSession("imap", "", "", 0.0)
         relays = Relays(Clock())
-        relay = relays.between(client.protocol, backend.protocol, session, IDLE, LINGER, lambda relay: None)
+        relay = relays.between(
+            client.protocol, backend.protocol, session, Terms(relays, IDLE, LINGER, lambda relay: None)
+        )
         self.assertEqual((client.producerState, backend.producerState), ("paused", "paused"))
         relay.start(b"", b"")
         self.assertEqual((client.producerState, backend.producerState), ("producing", "producing"))

@@ -19,8 +19,10 @@ from zope.interface import implementer
 
 from mailgate.relay.portable import Relays
 from mailgate.relay.protocol import RelayedProtocol
-from mailgate.session import Outcome, Session
+from mailgate.relay.terms import Terms
+from mailgate.session import Outcome
 from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.server import ServerTLS
@@ -176,11 +178,11 @@ class SocketTests(TestCase):
         self.near, self.far = Near(serverTLS), Near(backendSide)
         await self._connect(self.far, self.backend)
         await self._connect(self.client, self.near, small)
-        self.session = Session("imap", "", "", 0.0)
+        self.session = makeSession("imap", "", "", 0.0)
         self.done: Deferred[None] = Deferred()
-        self.relay = Relays(self.reactor).between(
-            self.near, self.far, self.session, 50.0, 50.0, lambda relay: self.done.callback(None)
-        )
+        relays = Relays(self.reactor)
+        terms = Terms(relays, 50.0, 50.0, lambda relay: self.done.callback(None))
+        self.relay = relays.between(self.near, self.far, self.session, terms)
         self.addCleanup(self._stop)
 
     async def _connect(self, client: Any, server: Any, small: bool = False) -> None:

@@ -13,9 +13,11 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log.journal import Journal
 from mailgate.relay.portable import Relay, Relays
+from mailgate.relay.terms import Terms
 from mailgate.session import FollowedSession
 from mailgate.test.relay.test_portable import Listening
 from mailgate.test.support.relaytransport import RelayTransport
+from mailgate.testing.fakes import makeSession
 
 
 class StepTests(SynchronousTestCase):
@@ -27,12 +29,14 @@ class StepTests(SynchronousTestCase):
         self.client, self.backend = RelayTransport(), RelayTransport()
 
     def start(self, debugging: Journal | None) -> None:
-        session = FollowedSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, id="5g0qa.7k", debugging=debugging)
+        session = makeSession(
+            "imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, id="5g0qa.7k", debugging=debugging, kind=FollowedSession
+        )
         for side in (self.client, self.backend):
             side.connect(Listening())
         done: Any = lambda relay: None  # noqa: E731
         clock = Clock()
-        relay = Relay(Relays(clock), self.client.protocol, self.backend.protocol, session, 100.0, 10.0, done)
+        relay = Relay(Terms(Relays(clock), 100.0, 10.0, done), self.client.protocol, self.backend.protocol, session)
         relay.start(b"", b"")
 
     def told(self) -> list[str]:

@@ -127,6 +127,25 @@ class EndTests(RelayCase):
         self.assertTrue(relayed.backend.over)
         self.assertFinished(relayed)
 
+    def test_heldAndStuckAtTheEnd(self) -> None:
+        """The backend may end first while the goodbye to it has to wait: it gets the goodbye all the same."""
+        relayed = self.relayed(backendTLS=True)
+        relayed.client.say(b"last words")
+        self.assertReceived(relayed.backend, b"last words")
+
+        def full(fd: int, data: bytes) -> int:
+            raise BlockingIOError
+
+        self.patch(relayend, "os", Substitute(os, write=full))
+        relayed.backend.say(b"")
+        self.step(100)
+        self.assertIsNotNone(relayed.relay._backend.waiting)
+        self.assertEqual(relayed.done, 0)
+        self.patch(relayend, "os", os)
+        self.untilOver(relayed.backend, relayed.client)
+        self.assertTrue(relayed.backend.saidGoodbye)
+        self.assertFinished(relayed)
+
     def test_heldOfGone(self) -> None:
         """A closed client is noticed when bytes are sent to it."""
         relayed = self.relayed(backendTLS=True)
@@ -547,7 +566,7 @@ class SettlingTests(RelayCase):
     def grown(self, relayed: Relayed) -> int:
         """The number of engines that have not released it."""
         ends = (relayed.relay._client, relayed.relay._backend)
-        return sum(end._engine is not None and end._engine._grown for end in ends)
+        return sum(end.isEncrypted and end._engine._grown for end in ends)
 
     def test_atOnce(self) -> None:
         """A single burst is released at once, a series of bursts when it is over."""

@@ -125,19 +125,20 @@ class GatewayTests(TestCase):
             self.assertEqual({type(each) for each in self.gateway.connections}, {StreamRelay})
 
     async def test_memory(self) -> None:
-        """An idle session takes less than 855 bytes, besides its places in two sets and a list."""
+        """An idle session takes less than 765 bytes, besides its places in two sets and a list."""
         await self.loggedIn("plain")
         (relay,) = self.gateway.connections
         session = relay.session
         own = [relay, relay._client, relay._backend, session, session.client, session.user, session.started]
+        own += [session.number]
         # What it counts for in limits is the name of the user.
         self.assertIs(session.counted, session.user)
         own += [relay.tick, relay.active, *(number for end in own[1:3] for number in (end.fd, end.moved))]
-        self.assertLess(sum(map(sys.getsizeof, own)), 855)
+        self.assertLess(sum(map(sys.getsizeof, own)), 765)
         # Sessions share equal values.
         await self.loggedIn("plain")
         one, other = self.gateway.connections
-        for name in ("protocol", "server", "backend"):
+        for name in ("listener", "backend"):
             self.assertIs(getattr(one.session, name), getattr(other.session, name), name)
-        for name in ("means", "_done", "_limit", "_linger"):
+        for name in ("terms", "_limit"):
             self.assertIs(getattr(one, name), getattr(other, name), name)

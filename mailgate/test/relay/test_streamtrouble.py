@@ -16,6 +16,7 @@ from mailgate.relay.bufferedend import BufferedEnd
 from mailgate.relay.portable import Relay
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelay
+from mailgate.relay.terms import Terms
 from mailgate.session import Outcome
 from mailgate.test.support.relaycase import (
     COMBINATIONS,
@@ -159,7 +160,8 @@ class TroubleTests(RelayCase):
         relayed = self.prepared()
         other = RelayedProtocol()
         other.makeConnection(RelayTransport())
-        relay = self.relays.between(relayed.near, other, relayed.session, IDLE, LINGER, relayed._finished)
+        terms = Terms(self.relays, IDLE, LINGER, relayed._finished)
+        relay = self.relays.between(relayed.near, other, relayed.session, terms)
         self.assertIsInstance(relay, Relay)
         self.assertIsNotNone(relayed.near.transport)
         relayed.near.transport.abortConnection()
@@ -228,5 +230,5 @@ class FreedTests(RelayCase):
             self.settle()
             self.assertEqual(self.alive(*kinds), before)
             for end in (relayed.relay._client, relayed.relay._backend):
-                if end._engine is not None:
+                if end.isEncrypted:
                     self.assertIsNone(end._engine.connection)

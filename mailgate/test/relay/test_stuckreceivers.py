@@ -152,7 +152,7 @@ class BoundTests(StuckCase):
                 self.settle()
                 self.advance(1)
             ends = (relayed.relay._client, relayed.relay._backend)
-            self.assertFalse(any(end._engine is not None and end._engine._grown for end in ends))
+            self.assertFalse(any(end.isEncrypted and end._engine._grown for end in ends))
             relayed.client.reading = True
             self.assertReceived(relayed.client, FLOOD)
             self.end(relayed)

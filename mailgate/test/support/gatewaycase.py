@@ -18,10 +18,10 @@ from mailgate.sandbox.certificate import withCertificate
 from mailgate.sandbox.service import SandboxService
 from mailgate.sandbox.settings import SandboxSettings
 from mailgate.service import Gateway
-from mailgate.session import Session
 from mailgate.test.integration.daemon import freePort
 from mailgate.test.integration.transports import withTransports
 from mailgate.test.support.talk import Talk
+from mailgate.testing.fakes import makeSession
 
 __all__ = ["SANDBOX", "TEXT", "GatewayCase", "Stuck", "settingsFrom"]
 
@@ -121,7 +121,7 @@ class Stuck:
     stopped = dismissed = 0
 
     def __init__(self):
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.1:1", 0.0)
 
     def dismiss(self, outcome, trouble):
         self.dismissed += 1

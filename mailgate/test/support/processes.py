@@ -17,6 +17,7 @@ from mailgate.keeper.keeper import Collected
 from mailgate.keeper.view import ProcessView
 from mailgate.login import Trouble
 from mailgate.session import Outcome, Phase, Session
+from mailgate.testing.fakes import makeSession
 
 assert kick and sessions and sticky, "they register what they answer"
 
@@ -154,7 +155,7 @@ class Processes:
             "id": f"{member}.{self._number:04d}",
             **values,
         }
-        session = Session("imap", "0.0.0.0:993", user=user, **given)
+        session = makeSession("imap", "0.0.0.0:993", user=user, **given)
         return Connection(self.factory(member, generation), session, isSlow)
 
     def ask(self, word: str, arguments: Mapping[str, Any], within: float = 2.0) -> Deferred[Collected]:

@@ -34,9 +34,11 @@ from mailgate.relay.base import HELD
 from mailgate.relay.pipes import Pipe, PipePool
 from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.stream import StreamRelays
-from mailgate.session import Outcome, Session
+from mailgate.relay.terms import Terms
+from mailgate.session import Outcome
 from mailgate.test.support.tlsengines import FAST
 from mailgate.test.support.tlspair import makePair, settingsFor
+from mailgate.testing.fakes import makeSession
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.engine import PeerClosed, PublicEngine, TLSEngine
@@ -320,7 +322,7 @@ class Relayed:
 
     def __init__(self, case: RelayCase, clientTLS: bool, backendTLS: bool, small: bool) -> None:
         self._case = case
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         self.done = 0
         self.creator = Trusting()
         self.client, self.near = case.connect(True, clientTLS, self.creator, small)
@@ -329,7 +331,8 @@ class Relayed:
     def start(self, toClient: bytes = b"", toBackend: bytes = b"", idle: float = IDLE, linger: float = LINGER) -> None:
         """Hand both connections to the relay."""
         near, far = self.near, self.far
-        self.relay: Any = self._case.relays.between(near, far, self.session, idle, linger, self._finished)
+        relays = self._case.relays
+        self.relay: Any = relays.between(near, far, self.session, Terms(relays, idle, linger, self._finished))
         self.relay.start(toClient, toBackend)
 
     def _finished(self, relay: Any) -> None:

@@ -12,11 +12,11 @@ from zope.interface.verify import verifyObject
 
 from mailgate.interfaces import IWatch
 from mailgate.log.journal import Journal
-from mailgate.session import Session
 from mailgate.test.support.watching import RecordingWatch
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.audience import Audience, watchOf
 
-SESSION = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
+SESSION = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
 EVENTS: tuple[tuple[Any, ...], ...] = (
     ("began", SESSION),
     ("encrypted", SESSION, True, None),

@@ -10,8 +10,9 @@ from typing import Any
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from mailgate.session import Outcome, Phase, Session
+from mailgate.session import Outcome, Phase
 from mailgate.test.support.watching import surveyed
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.census import SLICE
 from mailgate.watch.distinct import size
 from mailgate.watch.watcher import Watcher
@@ -21,7 +22,7 @@ class Relayed:
     """A relay, as far as a survey reads it."""
 
     def __init__(self, number: int) -> None:
-        self.session = Session("imap", "127.0.0.1:143", f"192.0.2.7:{number}", 0.0, phase=Phase.RELAY)
+        self.session = makeSession("imap", "127.0.0.1:143", f"192.0.2.7:{number}", 0.0, phase=Phase.RELAY)
         self.session.user, self.session.backend = b"user%d" % (number // 2), "10.0.0.1:143"
         self.traffic = (10, 100)
 
@@ -30,7 +31,7 @@ class Waiting:
     """A dialogue."""
 
     def __init__(self, phase: Phase) -> None:
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.7:1", 0.0, phase=phase)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:1", 0.0, phase=phase)
 
 
 class CensusTests(SynchronousTestCase):
@@ -60,8 +61,8 @@ class CensusTests(SynchronousTestCase):
     def end(self, relay: Relayed) -> None:
         """End a relay as its module does: the record has the bytes, then the watch learns it."""
         session = relay.session
-        session.received, session.sent = relay.traffic
-        session.conclude(Outcome.RELAYED)
+        ending = session.conclude(Outcome.RELAYED)
+        ending.received, ending.sent = relay.traffic
         self.connections.discard(relay)
         self.watcher.ended(session)
 

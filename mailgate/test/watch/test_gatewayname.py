@@ -44,6 +44,6 @@ class NameTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         old = Gateway(parse(TEXT.format(name="gateway_name = g1")), reactor)
         new = Gateway(parse(TEXT.format(name="gateway_name = g2")), reactor, state=old.state)
-        first, second = (next(gateway.factories[0].sessionIds) for gateway in (old, new))
+        first, second = (gateway.factories[0].listener.ids.new() for gateway in (old, new))
         member = old.state.ids.member
         self.assertEqual((first, second), (f"g1.{member}.00", f"g2.{member}.100"))

@@ -11,13 +11,14 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.login import Denial, Method, Refusal, TLSState, Trouble
 from mailgate.session import Outcome, Phase, Session
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.stories import LONGEST, MOST, MOST_ORDINARY, PIECE, Stories, moment
 
 
 def session(**changes: Any) -> Session:
     """A session of joe."""
     given = {"method": Method.PLAIN, "user": b"joe", "attempts": 1, "id": "5g0qa.7k", **changes}
-    return Session("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 1000.0, **given)
+    return makeSession("imap", "0.0.0.0:993", "[2001:db8::7]:40123", 1000.0, **given)
 
 
 class StoriesTests(SynchronousTestCase):

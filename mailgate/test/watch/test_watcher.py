@@ -22,6 +22,7 @@ from mailgate.service import Gateway, ProcessState
 from mailgate.session import Outcome, Phase, Session
 from mailgate.test.support.watching import surveyed
 from mailgate.testing import Conversation, FakeAuthenticator
+from mailgate.testing.fakes import makeSession
 from mailgate.watch.metrics import METRICS, Kind, named
 from mailgate.watch.watcher import MOST_BACKENDS, MOST_CIPHERS, MOST_WAITING, Watcher
 
@@ -51,7 +52,7 @@ class Place:
 def session(**changes: Any) -> Session:
     """A session that began at 1000."""
     given = {"method": Method.PLAIN, "user": b"joe", "attempts": 1, **changes}
-    return Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 1000.0, **given)
+    return makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 1000.0, **given)
 
 
 class WatcherCase(SynchronousTestCase):
@@ -166,8 +167,8 @@ class EventTests(WatcherCase):
             self.clock.advance(2)
         self.watcher.relaying(ended, 2.0)
         self.clock.advance(98)
-        ended.received, ended.sent = 7, 9
-        ended.conclude(Outcome.RELAYED)
+        ending = ended.conclude(Outcome.RELAYED)
+        ending.received, ending.sent = 7, 9
         ended.end()
         self.watcher.ended(ended)
         moved = {("imap", "from_client"): 7, ("imap", "to_client"): 9}
@@ -272,9 +273,8 @@ class PlayedTests(WatcherCase):
 
     def test_limitedConnection(self) -> None:
         """A connection that a limit ends counts for its server; others do not."""
-        session = Session("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0)
         for outcome, count in ((Outcome.QUIT, None), (Outcome.LIMITED, 1)):
-            session.outcome = outcome
+            session = makeSession("imap", "127.0.0.1:143", "192.0.2.7:40123", 0.0, outcome=outcome)
             self.watcher.ended(session)
             self.assertEqual(self.values("mailgate_connections_limited").get(("other",)), count)
 

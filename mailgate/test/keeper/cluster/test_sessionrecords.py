@@ -11,8 +11,8 @@ from mailgate.keeper.cluster.sessionrecords import SessionRecords, readRow
 from mailgate.keeper.feed import rowOf
 from mailgate.keeper.messages import WireError
 from mailgate.keeper.sessions import isSession
-from mailgate.session import Session
 from mailgate.store.seal import Seal
+from mailgate.testing.fakes import makeSession
 
 ID = "g1.5g0qa.7k"
 
@@ -21,7 +21,7 @@ def row(**changes: Any) -> list[Any]:
     """What a process tells of a session."""
     given = {"client": "[2001:db8::1]:40123", "user": "jöe@example.org".encode(), "backend": "10.0.0.1:143", **changes}
     client = given.pop("client")
-    return rowOf(Session("imap", "0.0.0.0:143", client, 1000.5, id=ID, **given), "imaps")
+    return rowOf(makeSession("imap", "0.0.0.0:143", client, 1000.5, id=ID, **given), "imaps")
 
 
 class SessionRecordsTests(SynchronousTestCase):
