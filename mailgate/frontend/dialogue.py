@@ -3,9 +3,9 @@
 The dialogue with a client before the login, as far as it is the same for every protocol: the connection, TLS, and the
 order of commands.
 
-It owns parts that know no connection: L{mailgate.frontend.framing} cuts lines, L{mailgate.frontend.exchange} runs SASL,
-L{mailgate.frontend.patience} holds the limits. L{mailgate.frontend.loginflow} runs a login.
-L{mailgate.frontend.hooks} has the methods that each protocol overrides.
+It inherits its parts: L{mailgate.frontend.framing} cuts lines, L{mailgate.frontend.intake} sets the pace of commands,
+L{mailgate.frontend.patience} holds the deadlines, L{mailgate.frontend.hooks} has the methods that each protocol
+overrides. L{mailgate.frontend.exchange} runs SASL, L{mailgate.frontend.loginflow} a login.
 
 Rules:
 

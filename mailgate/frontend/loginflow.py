@@ -141,7 +141,7 @@ class Login(Task):
     @ivar request: the request for the authenticator.
     """
 
-    _exchange: ScramExchange | None = None
+    _exchange: ScramExchange | None
     """The exchange by which the client is still to prove its password; L{None} if it has."""
     _passed: Any = None
     """The pass of the guard, until it is given back."""
@@ -156,8 +156,7 @@ class Login(Task):
         @param credentials: the client's credentials, as received.
         @param exchange: the exchange by which the client is still to prove its password; L{None} if it has.
         """
-        if exchange is not None:
-            self._exchange = exchange
+        self._exchange = exchange
         self.server = server
         self.session = session = server.session
         self.factory = factory = server.factory

@@ -24,7 +24,7 @@ class Patience:
 
     @ivar dialogue: the limits.
     @ivar factory: has the C{deadlines}, the clock in which the deadline waits.
-    @ivar tick: its place in the clock; 0 if no deadline holds.
+    @ivar tick: its place in the clock.
     """
 
     dialogue: DialogueSettings
@@ -34,6 +34,8 @@ class Patience:
     tick: float = 0
     _due: float
     _end: float
+    _expires: float
+    """The time of the entry in the clock; 0 if no deadline holds."""
 
     def startWaiting(self, now: float) -> None:
         """
@@ -43,7 +45,7 @@ class Patience:
         """
         timeout = self.dialogue.timeout
         self._end = now + BUDGET * timeout
-        self._due = due = now + timeout
+        self._due = self._expires = due = now + timeout
         self.factory.deadlines.put(self, due)
 
     def extend(self) -> None:
@@ -75,14 +77,18 @@ class Patience:
 
     def _moveTo(self, due: float) -> None:
         self._due = due
-        if due < self.tick:
+        if due < self._expires:
             self._hasten(due)
 
     def _hasten(self, moment: float) -> None:
         """Move the entry in the clock to C{moment} if that is earlier, unless no deadline holds."""
-        if moment < self.tick:
+        if moment < self._expires:
             self.factory.deadlines.drop(self)
-            self.factory.deadlines.put(self, moment)
+            self._wait(moment)
+
+    def _wait(self, moment: float) -> None:
+        self._expires = moment
+        self.factory.deadlines.put(self, moment)
 
     def expired(self) -> None:
         """The time of the entry has come. The deadline may have moved meanwhile."""
@@ -91,9 +97,8 @@ class Patience:
             return
         expires = self.session.expires
         nearest = min(self._due, inf if expires is None else expires)
-        deadlines = self.factory.deadlines
-        if nearest > deadlines.seconds():
-            deadlines.put(self, nearest)
+        if nearest > self.factory.deadlines.seconds():
+            self._wait(nearest)
         else:
             self.timedOut()
 
@@ -103,9 +108,9 @@ class Patience:
 
     def stopWaiting(self) -> None:
         """End all deadlines."""
+        self._expires = 0.0
         self.factory.deadlines.drop(self)
 
     def waitForClose(self) -> None:
         """In the phase END, after L{stopWaiting}: abort the connection unless it is closed within C{timeout}."""
-        deadlines = self.factory.deadlines
-        deadlines.put(self, deadlines.seconds() + self.dialogue.timeout)
+        self._wait(self.factory.deadlines.seconds() + self.dialogue.timeout)

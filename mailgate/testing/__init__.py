@@ -19,6 +19,7 @@ from mailgate.testing.fakes import (
     FakeClient,
     FakeConnector,
     FakeTransport,
+    makeSession,
     settingsOf,
 )
 
@@ -34,6 +35,7 @@ __all__ = [
     "FakeConnector",
     "FakeTransport",
     "hearEverything",
+    "makeSession",
     "requestFor",
     "resultOf",
     "routeTo",

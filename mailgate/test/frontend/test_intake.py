@@ -10,8 +10,9 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.frontend.framing import Unit
 from mailgate.frontend.intake import READ_AHEAD, Intake
-from mailgate.session import Phase, Session
+from mailgate.session import Phase
 from mailgate.testing import FakeTransport
+from mailgate.testing.fakes import makeSession
 
 
 class Recorder(Intake):
@@ -22,7 +23,7 @@ class Recorder(Intake):
         self.transport.registerProducer(self, True)
         self.limit = limit
         self.units: list[bytes] = []
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:4242", 0.0, Phase.COMMAND)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.1:4242", 0.0, phase=Phase.COMMAND)
         self.tooLong = 0
         self.begun = 0
         self.exhaustions = 0

@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.frontend.patience import Patience
 from mailgate.frontend.settings import BUDGET, DialogueSettings
 from mailgate.lean.clock import CoarseClock, Deadlines, ExactClock
-from mailgate.session import Phase, Session
+from mailgate.session import Phase
+from mailgate.testing.fakes import makeSession
 
 TIMEOUT = 60.0
 
@@ -25,7 +26,7 @@ class Waiting(Patience):
 
     def __init__(self, deadlines: Deadlines, moment: Callable[[], float]) -> None:
         self.factory = SimpleNamespace(deadlines=deadlines)
-        self.session = Session("imap", "127.0.0.1:143", "192.0.2.1:4242", deadlines.seconds(), Phase.COMMAND)
+        self.session = makeSession("imap", "127.0.0.1:143", "192.0.2.1:4242", deadlines.seconds(), phase=Phase.COMMAND)
         self.transport = SimpleNamespace(abortConnection=lambda: self.aborted.append(moment()))
         self.moment = moment
         self.missed: list[float] = []
