@@ -14,7 +14,7 @@ from mailgate.frontend.kicking import Kicks
 from mailgate.lean.connectionlimit import Places
 from mailgate.lean.shares import Share
 from mailgate.limits.limits import Limits
-from mailgate.session import SessionIds
+from mailgate.sessionids import SessionIds
 from mailgate.upstream.notices import Notices
 from mailgate.upstream.placing import IPlacing
 from mailgate.watch.watcher import Watcher

@@ -50,7 +50,7 @@ from mailgate.net.connectionerrors import inWords
 from mailgate.net.naming import NamingReactor
 from mailgate.net.networks import plainAddress
 from mailgate.registry import PROTOCOLS
-from mailgate.session import sessionIds
+from mailgate.sessionids import sessionIds
 from mailgate.system.exitstatus import BAD_CONFIGURATION, REFUSED
 from mailgate.system.regularfiles import readRegularOrPipe
 from mailgate.tls.backendcontexts import BackendContexts

@@ -32,8 +32,9 @@ from mailgate.net.reversedns import ReverseDNS
 from mailgate.relay.portable import Relays
 from mailgate.relay.settings import RelaySettings
 from mailgate.relay.terms import Terms
-from mailgate.session import FollowedSession, GatewayIds, Listener, Phase, Session
-from mailgate.session import sessionIds as makeSessionIds
+from mailgate.session import FollowedSession, Phase, Session
+from mailgate.sessionids import GatewayIds, Listener
+from mailgate.sessionids import sessionIds as makeSessionIds
 from mailgate.tls.server import ServerTLS
 from mailgate.tls.settings import TLSSettings
 

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.support.imports import imported, modules, packageOf, trees
 
-GROUND = "directives login scram system log tls session lean net"
+GROUND = "directives login scram system log tls sessionids session lean net"
 MIDDLE = f"{GROUND} interfaces store limits relay rules upstream backend"
 ASSEMBLY = f"{MIDDLE} watch frontend auth protocols registry config processstate service"
 
@@ -23,7 +23,8 @@ PACKAGES = {
     "system": "directives",
     "log": "directives login system",
     "tls": "directives login system log",
-    "session": "login log",
+    "sessionids": "",
+    "session": "login log sessionids",
     "lean": "directives log system tls",
     "net": "directives login log",
     "interfaces": "directives login log session",

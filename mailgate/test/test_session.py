@@ -14,7 +14,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.log.connection import STORY
 from mailgate.login import Method, TLSState
-from mailgate.session import Outcome, Phase, Session, SessionIds, sessionIds
+from mailgate.session import Outcome, Phase, Session
+from mailgate.sessionids import SessionIds, sessionIds
 from mailgate.testing.fakes import makeSession
 
 

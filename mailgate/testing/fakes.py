@@ -24,7 +24,8 @@ from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
-from mailgate.session import TRANSITIONS, Ending, FollowedSession, GatewayIds, Listener, Phase, Session
+from mailgate.session import TRANSITIONS, Ending, FollowedSession, Phase, Session
+from mailgate.sessionids import GatewayIds, Listener
 
 __all__ = [
     "CLIENT",

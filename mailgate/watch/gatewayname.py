@@ -25,7 +25,7 @@ def _name(value: str, folder: str) -> str:
 
 @frozen
 class NameSettings:
-    """The name of the gateway. The ids of its sessions begin with it (L{mailgate.session.SessionIds})."""
+    """The name of the gateway. The ids of its sessions begin with it (L{mailgate.sessionids.SessionIds})."""
 
     name: str | None = directive("gateway_name", _name, None)
 

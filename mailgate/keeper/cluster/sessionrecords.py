@@ -26,7 +26,7 @@ when the connection began. Later releases may have more.
 """
 
 LONGEST_ID = 24
-"""Characters of an id (L{mailgate.session.SessionIds})."""
+"""Characters of an id (L{mailgate.sessionids.SessionIds})."""
 
 _TEXTS = 5
 _LONGEST_TEXT = 1024
