@@ -13,15 +13,24 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
-from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
+from mailgate.backend.errors import (
+    FAILURES,
+    BackendError,
+    LoginRefused,
+    Unauthorizing,
+    causeOf,
+    ofSecret,
+    reasonOf,
+    replyCode,
+)
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.outages import hasAnswered, hasFailed
 from mailgate.backend.place import NoBackend, Place, Staying
 from mailgate.backend.places import Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
-from mailgate.backend.settings import ProxySettings
 from mailgate.backend.steps import Steps, whyChosen
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
@@ -40,6 +49,8 @@ _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 
 _TOKENS = ("xoauth2", "oauthbearer")
 """Methods whose message has fields that end with a byte of value 1 (RFC 7628, section 3.1)."""
+
+_CONNECT = Phase.CONNECT
 
 _MOST_LOGGED = 1024
 """How many concerns are remembered. An authentication service may name any number of backends."""
@@ -83,8 +94,7 @@ class Connector:
         @param clock: where the deadlines of logins wait; L{None} for C{reactor}.
         """
         self._client = client
-        self._settings = settings
-        self._serverName = serverName
+        self._caller = Caller(settings, serverName, reactor)
         self._reactor = reactor
         self._seconds = reactor.seconds
         self._deadlines = deadlinesOf(clock or reactor, FINEST)
@@ -92,7 +102,7 @@ class Connector:
         self._places = places
         self._watch = watch
         self._logged: set[tuple[str, str]] = set()
-        self._proxy = settings[ProxySettings]
+        self._proxy = self._caller.proxy
         self._passErrorMessage = self._proxy.passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -114,7 +124,7 @@ class Connector:
         tries = Tries(route, request, session, self._deadlines)
         try:
             for place in self._places.of(route, request):
-                session.enter(Phase.CONNECT)
+                session.enter(_CONNECT)
                 if isinstance(place, NoBackend):
                     if place.staying is not None:
                         tries.staying = place.staying
@@ -127,10 +137,10 @@ class Connector:
                     session.step(CHOSEN, backend=place.name, why=whyChosen(place, route, int(self._seconds())))
                 client = await self._tryAt(place, login, tries)
                 while client is None and tries.repeats(place):
-                    session.enter(Phase.CONNECT)
+                    session.enter(_CONNECT)
                     await deferLater(self._reactor, PAUSE)
                     # The pause is no time in which a backend was connected.
-                    session.enter(Phase.CONNECT)
+                    session.enter(_CONNECT)
                     if not place.again():
                         break
                     client = await self._tryAt(place, login, tries)
@@ -150,8 +160,7 @@ class Connector:
         @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
         """
         session = tries.session
-        client = self._client(self._settings, self._serverName, place.backend, place.begin)
-        client.reactor = self._reactor
+        client = self._client(self._caller, place)
         if login.method == "none":
             # An authenticator may name the method. A client that is not logged in must not reach the backend.
             client.logsIn = False
@@ -193,7 +202,8 @@ class Connector:
             isDecided = True
             self._refused(refused, client, place, tries)
         except FAILURES as error:
-            isDecided = self._failed(error, client, place, tries)
+            cause = ofSecret(error, login.password) if client.isLoggingIn else error
+            isDecided = self._failed(cause, client, place, tries)
         finally:
             tries.deadlines.drop(tries)
             if not isKept:

@@ -12,7 +12,6 @@ from typing import Any
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.reply import isRepeated
-from mailgate.backend.settings import ProxySettings
 from mailgate.log.journal import oneLine
 from mailgate.login import Client
 from mailgate.net.proxyprotocol import headerFor
@@ -110,7 +109,7 @@ def recording(
         _logins = 0
 
         def connectionMade(self) -> None:
-            version = self.settings[ProxySettings].proxyProtocol
+            version = self.caller.proxy.proxyProtocol
             if version == "on":
                 transcript.sent(headerFor(client, version))
             elif version == "v2":

@@ -50,7 +50,8 @@ from mailgate.lean.quickack import acknowledgeOn
 from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
-from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
+from mailgate.net.endpoints import makeNoDelay
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.session import Outcome, Phase, Session
 from mailgate.tls.server import describeTLS, isResumed
 

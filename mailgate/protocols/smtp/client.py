@@ -18,7 +18,6 @@ from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import isPassing, smtpDenial, transactionDenial
 from mailgate.backend.scram import ScramMechanism, strongest
-from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.protocols.smtp.trust import (
@@ -123,11 +122,11 @@ class SMTPClient(ProxyClient):
         self.greetsAsWe = self.isGateway = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
-        await self._prepare(b"EHLO " + self.serverName.encode(), 250)
+        await self._prepare(b"EHLO " + self.caller.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
 
     async def offered(self) -> tuple[bytes, ...]:
-        code, reply = await self.command(b"EHLO " + self.serverName.encode())
+        code, reply = await self.command(b"EHLO " + self.caller.serverName.encode())
         if code in _NO_EHLO:
             return ()
         if code != 250:
@@ -135,7 +134,7 @@ class SMTPClient(ProxyClient):
         return _extensions(reply)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
-        settings = self.settings[SMTPSettings]
+        settings = self.caller.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
         # An authenticator that names a method for this login wants it to be used.
@@ -145,7 +144,7 @@ class SMTPClient(ProxyClient):
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
         introduction = introductionOf(
-            settings.xclient, self.settings[ProxySettings], request.client, method, credentials.identifies
+            settings.xclient, self.caller.proxy, request.client, method, credentials.identifies
         )
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
@@ -155,7 +154,7 @@ class SMTPClient(ProxyClient):
             offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(
-                    envelope.helo or self.serverName.encode(), envelope.extended or authenticating
+                    envelope.helo or self.caller.serverName.encode(), envelope.extended or authenticating
                 )
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
@@ -188,7 +187,7 @@ class SMTPClient(ProxyClient):
         """
         line = noopWithHops(self.hopsLeft(request))
         code, said = await self.command(line)
-        if code != 250 and self._proxy.proxyProtocol != "off":
+        if code != 250 and self.caller.hasHeader:
             raise self._unprepared(line, said)
 
     async def _asOurselves(
@@ -205,7 +204,7 @@ class SMTPClient(ProxyClient):
             return {}
         isUnasked = introduction is Introduction.UNASKED
         extended = request.envelope.extended or authenticating or isUnasked
-        offers = await self._hello(self.serverName.encode(), extended, probing=True)
+        offers = await self._hello(self.caller.serverName.encode(), extended, probing=True)
         if introduction.isDone(offers):
             withoutLogin = request.credentials.method is Method.NONE
             # Where AUTH follows no password has been judged.
@@ -242,7 +241,7 @@ class SMTPClient(ProxyClient):
                 if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
                     self.known.heard(greeted, b"\n")
                 return _keywords(extensions)
-            if extended or self._proxy.proxyProtocol != "off" or code not in _NO_EHLO:
+            if extended or self.caller.hasHeader or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
         return {}
@@ -270,7 +269,7 @@ class SMTPClient(ProxyClient):
             return
         if method == "auto" and b"PLAIN" not in offered:
             method = strongest(offered) or method
-        mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
+        mechanism = mechanismFor(method, credentials, self.backend, self.caller.reactor)
         if method != "auto" and not mechanism.isOffered(offered):
             raise BackendError(f"does not offer AUTH {mechanism.name.decode()}", counts=False)
         line = b"AUTH " + mechanism.name + b" " + mechanism.initial
