@@ -359,13 +359,14 @@ class ProxyClient(Lines):
         self._isShakingHands = False
         self.notify()
 
-    def connectionMade(self) -> None:
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
         if self.caller.hasHeader:
-            self.transport.write(headerFor(self._client or self._ourselves(), self.caller.proxy.proxyProtocol))
+            transport.write(headerFor(self._client or self._ourselves(), self.caller.proxy.proxyProtocol))
         self._enter(_BACKEND_LOGIN)
         readings = self.readings
-        if readings is not None and hasattr(self.transport, "handshakeTime"):
-            handshake = self.transport.handshakeTime()
+        if readings is not None and hasattr(transport, "handshakeTime"):
+            handshake = transport.handshakeTime()
             # The connection was noticed with the backend's greeting, which is part of the login.
             if handshake is not None and (connected := readings[-3] + handshake) < readings[-1]:
                 readings[-1] = connected

@@ -177,7 +177,6 @@ class Connector:
         if place.contexts is not None and isinstance(place.contexts, DecidedContexts):
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
-        isKept = isDecided = False
         tries.begin(place, client)
         try:
             await client.open(tries.request.client, place.contexts, enter)
@@ -186,7 +185,7 @@ class Connector:
             if client.steps is not None:
                 client.steps.logsIn(login.method)
             await client.login(login, tries.request)
-            tries.isServed = isKept = True
+            tries.isServed = True
             if place.succeeded():
                 hasAnswered(place, self._seconds())
             session.place = place.peer if tries.staying is None else self._seat(tries.staying, place, session)
@@ -198,27 +197,39 @@ class Connector:
             if self._watch is not None:
                 self._watch.attempted(session, place, None, *tries.measured())
             return client
-        except LoginRefused as refused:
-            isDecided = True
-            self._refused(refused, client, place, tries)
-        except FAILURES as error:
-            cause = ofSecret(error, login.password) if client.isLoggingIn else error
-            isDecided = self._failed(cause, client, place, tries)
+        except BaseException as error:
+            # One of cancellation as well: the client may leave.
+            if not self._ended(error, client, place, login, tries):
+                raise
+            return None
         finally:
             tries.deadlines.drop(tries)
-            if not isKept:
-                self._abandon(client, place, isDecided)
-        return None
 
-    def _abandon(self, client: ProxyClient, place: Place, isDecided: bool) -> None:
-        """An attempt has ended without a conversation, perhaps as the client has left."""
-        if client.steps is not None:
-            client.steps.close()
-        if not isDecided:
-            # A client that leaves must not use up the one login that tries the backend after a rest.
-            place.undecided()
-        client.abandon()
-        place.ended()
+    def _ended(
+        self, error: BaseException, client: ProxyClient, place: Place, login: BackendCredentials, tries: Tries
+    ) -> bool:
+        """
+        An attempt has ended without a conversation.
+
+        @return: whether that is what an attempt may end with. Otherwise the client has left, say.
+        """
+        isDecided = False
+        try:
+            if isinstance(error, LoginRefused):
+                isDecided = True
+                self._refused(error, client, place, tries)
+            elif isinstance(error, FAILURES):
+                cause = ofSecret(error, login.password) if client.isLoggingIn else error
+                isDecided = self._failed(cause, client, place, tries)
+        finally:
+            if client.steps is not None:
+                client.steps.close()
+            if not isDecided:
+                # A client that leaves must not use up the one login that tries the backend after a rest.
+                place.undecided()
+            client.abandon()
+            place.ended()
+        return isinstance(error, FAILURES)
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:
         """Ask for the user's place. What a login waits for in the limits and for all its groups has one bound."""

@@ -108,13 +108,13 @@ def recording(
         _isSendingLogin = False
         _logins = 0
 
-        def connectionMade(self) -> None:
+        def makeConnection(self, transport: Any) -> None:
             version = self.caller.proxy.proxyProtocol
             if version == "on":
                 transcript.sent(headerFor(client, version))
             elif version == "v2":
                 transcript.note(f"sent the header of PROXY protocol version 2: {headerFor(client, version).hex()}")
-            super().connectionMade()
+            super().makeConnection(transport)
 
         def handshakeCompleted(self) -> None:
             transcript.note("TLS is established")
