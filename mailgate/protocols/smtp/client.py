@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
@@ -34,6 +35,9 @@ __all__ = ["SMTPClient"]
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _LONGEST_COMMAND = 510
 """Bytes of a command without its line end (RFC 5321, 4.5.3.1.4): longer messages of an exchange have their own line."""
+_MOST_REMEMBERED = 1024
+"""Bytes of a reply to EHLO whose meaning is remembered. Those of known servers are shorter."""
+
 _NO_CHUNKS = "offers no CHUNKING, which the client got when the backends had it: if they differ, set smtp_capabilities"
 _NO_EHLO = (500, 502)
 """
@@ -57,6 +61,16 @@ def _keywords(extensions: tuple[bytes, ...]) -> dict[bytes, bytes]:
         if old:
             offers[b"AUTH"] = old[5:]
     return offers
+
+
+def _parse(reply: bytes) -> tuple[tuple[bytes, ...], Mapping[bytes, bytes]]:
+    """Return what L{_extensions} and L{_keywords} make of a reply to EHLO."""
+    extensions = _extensions(reply)
+    return extensions, _keywords(extensions)
+
+
+_remembered = lru_cache(256)(_parse)
+"""Backends repeat the same reply for each connection."""
 
 
 class SMTPClient(ProxyClient):
@@ -236,11 +250,11 @@ class SMTPClient(ProxyClient):
         if extended or probing:
             code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                extensions = _extensions(reply)
+                extensions, offers = (_remembered if len(reply) <= _MOST_REMEMBERED else _parse)(reply)
                 # Only what the backend offers to the gateway itself compares with what it offers without a client.
                 if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
                     self.known.heard(greeted, b"\n")
-                return _keywords(extensions)
+                return offers
             if extended or self.caller.hasHeader or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
