@@ -332,7 +332,9 @@ class ProxyClient(Lines):
             line = self.introduction + line
             self.introduction = b""
             self.isIntroducing = True
-        self.send(line)
+        if self._buffer:
+            self.checkOrder()
+        self.transport.write(line + b"\r\n")
 
     async def _startTLS(self, contexts: IBackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)

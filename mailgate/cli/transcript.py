@@ -105,7 +105,6 @@ def recording(
     """
 
     class Recording(protocol):  # type: ignore[valid-type,misc]
-        _isSendingLogin = False
         _logins = 0
 
         def makeConnection(self, transport: Any) -> None:
@@ -122,14 +121,11 @@ def recording(
 
         def send(self, line: bytes) -> None:
             super().send(line)
-            if not self._isSendingLogin:
-                transcript.sent(line)
+            transcript.sent(line)
 
         def sendLogin(self, line: bytes) -> None:
             introduction = self.introduction
-            self._isSendingLogin = True
             super().sendLogin(line)
-            self._isSendingLogin = False
             if introduction:
                 transcript.sent(introduction)
             if self._logins:
