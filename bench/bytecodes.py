@@ -19,6 +19,7 @@ from itertools import islice
 
 from attrs import define, evolve, field, frozen
 
+from bench.dialogues import DIALOGUES, Dialogue, serving, visit
 from bench.limits import OFF, ON
 from bench.load import Connection, Script, login, logout, ping, run
 from bench.measuring import Meter, Sessions, started
@@ -95,6 +96,28 @@ class _Pings(Kind):
         sessions.close()
 
 
+@frozen
+class _Other(Kind):
+    """
+    A login by another protocol than IMAP, which the backend judges.
+
+    @ivar protocol: its name.
+    """
+
+    protocol: str = "pop3"
+
+    def way(self, folder: str) -> Variant:
+        """See L{Kind.way}."""
+        return evolve(super().way(folder), protocol=self.protocol, judge=f"proxy_pass = unix:{folder}/{self.protocol}")
+
+    @contextmanager
+    def work(self, meter: Meter) -> Iterator[Callable[[int], object]]:
+        """See L{Kind.work}."""
+        dialogue = DIALOGUES[self.protocol]
+        with serving(dialogue, os.path.join(os.path.dirname(meter.running.folder), self.protocol)):
+            yield lambda count: run(_visits(meter, count, dialogue), meter.concurrency)
+
+
 _ADMIN = ("admin = unix:{folder}/admin",)
 
 KINDS = {
@@ -108,6 +131,15 @@ KINDS = {
     "new-limits": _New("new users, limits on", more=ON, since="new"),
     "ping": _Pings("100 bytes there and back"),
     "ping-tls": _Pings("100 bytes there and back, TLS", isTLS=True),
+    "pop3": _Other(
+        "POP3, limits and admin side off", more=(*OFF, "pop3_capabilities = UIDL"), asksAuth=False, protocol="pop3"
+    ),
+    "smtp": _Other(
+        "SMTP, limits and admin side off",
+        more=(*OFF, "proxy_smtp_auth = on", "smtp_capabilities = 8BITMIME"),
+        asksAuth=False,
+        protocol="smtp",
+    ),
 }
 
 
@@ -166,6 +198,12 @@ def _newcomers(meter: Meter, count: int, sources: Iterator[str]) -> Iterator[tup
     for source in islice(sources, count):
         connection = meter.connection(tls=False, source=source)
         yield connection, visit(connection, source)
+
+
+def _visits(meter: Meter, count: int, dialogue: Dialogue) -> Iterator[tuple[Connection, Script[None]]]:
+    for _ in range(count):
+        connection = meter.connection(tls=False)
+        yield connection, visit(connection, dialogue)
 
 
 @contextmanager

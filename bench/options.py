@@ -38,7 +38,7 @@ COMPARISONS = ("asked", "cached", "passthrough", "tls", "behind", "behind-resume
 COMMON = COMPARISONS[:4]
 """Those of directives that every tree knows, which are taken unless others are asked for."""
 
-TRACED = ("asked", "cached", "tls", "limits", "admin", "all", "new", "new-limits", "ping", "ping-tls")
+TRACED = ("asked", "cached", "tls", "limits", "admin", "all", "new", "new-limits", "ping", "ping-tls", "pop3", "smtp")
 """What bytecodes are counted for."""
 
 SCHEMES = ("plain", "ssha512", "sha512-crypt", "bcrypt5", "bcrypt12")

@@ -254,7 +254,7 @@ ssl_protocols = TLSv1.2 TLSv1.3
 ssl_session_cache = shared:SSL:10m
 {more}
 [server plain]
-protocol = imap
+protocol = {protocol}
 listen = 127.0.0.1:{plain}
 [server tls]
 protocol = imap
@@ -300,6 +300,7 @@ class Variant:
     @ivar asksAuth: whether every login queries the authentication service.
     @ivar judge: the line of C{[mail]} that selects the authenticator.
     @ivar sections: further sections.
+    @ivar protocol: that of the server without TLS.
     """
 
     level: str = "error"
@@ -308,6 +309,7 @@ class Variant:
     asksAuth: bool = True
     judge: str = "auth_http = http://127.0.0.1:{authPort}/auth"
     sections: str = ""
+    protocol: str = "imap"
 
     def withLines(self, process: Sequence[str], more: Sequence[str]) -> Variant:
         """
@@ -419,6 +421,7 @@ class MailgateProxy(Proxy):
             sections=self._variant.sections.format(**behind),
             certificate=site.certificate,
             key=site.key,
+            protocol=self._variant.protocol,
             process=self._variant.process,
             more=self._variant.more,
             plain=plain,

@@ -15,18 +15,18 @@ from twisted.internet.interfaces import IHandshakeListener
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.errors import BackendError
 from mailgate.backend.lines import Lines
 from mailgate.backend.loss import lossOf
 from mailgate.backend.offers import UNKNOWN
-from mailgate.backend.settings import ProxySettings
+from mailgate.backend.place import Place
 from mailgate.backend.steps import Steps
-from mailgate.directives import ServerSettings
-from mailgate.login import Backend, BackendTLS, Client, LoginRequest
-from mailgate.net.endpoints import Begin, settle
+from mailgate.login import BackendTLS, Client, LoginRequest
+from mailgate.net.endpoints import settle
 from mailgate.net.proxyprotocol import headerFor
-from mailgate.relay.protocol import Successor, makeNoDelay
+from mailgate.relay.protocol import Successor
 from mailgate.session import Phase
 from mailgate.tls.backendcontexts import BackendConnection, BackendContexts, IBackendContexts
 from mailgate.tls.backendsettings import BackendTLSSettings
@@ -38,8 +38,7 @@ def _ignored(_: object) -> None:
     """Does nothing: there is no session, or no more dialogue."""
 
 
-_LONG_SECRET = 4096
-"""Bytes of a password or token that all servers accept. Dovecot accepts about 6,000, which are 8,192 in base64."""
+_BACKEND_LOGIN = Phase.BACKEND_LOGIN
 
 _NOBODY = Client("unix:")
 """Stands for a missing client in a PROXY header that has no addresses."""
@@ -98,9 +97,6 @@ class ProxyClient(Lines):
     deadline passes.
     """
 
-    reactor: Any = None
-    """The reactor, whose threads compute what takes long; L{None} to compute it at once."""
-
     readings: list[Any] | None = None
     """
     Those of the session (L{mailgate.session.Session.readings}), which get the time at which the system connected: the
@@ -115,19 +111,15 @@ class ProxyClient(Lines):
     introduction = b""
     """The command that sends the client's address to the backend (ID, XCLIENT), its line end included; may be empty."""
 
-    def __init__(self, settings: ServerSettings, serverName: str, backend: Backend, begin: Begin) -> None:
+    def __init__(self, caller: Caller, place: Place) -> None:
         """
-        @param settings: the server's directives.
-        @param serverName: the gateway's host name (C{server_name}).
-        @param backend: the backend.
-        @param begin: connects to C{backend}.
+        @param caller: the server that begins the conversation.
+        @param place: the backend, and what connects to it.
         """
-        self._proxy = proxy = settings[ProxySettings]
-        self.limit = proxy.buffer
-        self.settings = settings
-        self.serverName = serverName
-        self.backend = backend
-        self._begin = begin
+        self.limit = caller.proxy.buffer
+        self.caller = caller
+        self.place = place
+        self.backend = place.backend
 
     # Each protocol implements these.
 
@@ -211,7 +203,7 @@ class ProxyClient(Lines):
 
     def hopsLeft(self, request: LoginRequest) -> int:
         """Through how many gateways the login of C{request} may still go behind this one."""
-        return self._proxy.hopsOf(request) - 1
+        return self.caller.proxy.hopsOf(request) - 1
 
     # The conversation.
 
@@ -228,11 +220,13 @@ class ProxyClient(Lines):
         @raise BackendError: the backend cannot be used.
         @raise Exception: the argument of L{fail}, for example a failed connect.
         """
-        self._client = client
         self._enter = enter
         tls = self.backend.tls
-        isGreeted = not self.isTimed and self._proxy.proxyProtocol == "off" and tls is not BackendTLS.IMPLICIT
-        self._connecting = self._begin(self, self._notConnected, isGreeted)
+        isGreeted = not self.isTimed and tls is not BackendTLS.IMPLICIT
+        if self.caller.hasHeader:
+            self._client = client
+            isGreeted = False
+        self._connecting = self.place.begin(self, self._notConnected, isGreeted)
         # A coroutine around another one costs every login.
         return self.greeted() if tls is None or tls is BackendTLS.OFF else self._openTLS(tls, contexts)
 
@@ -260,26 +254,15 @@ class ProxyClient(Lines):
         """
         self.reply = b""
         self.isLoggingIn = True
-        secret = credentials.password
-        if self._tls is None and (secret is None or len(secret) <= _LONG_SECRET):
-            return self.authenticate(credentials, request)
-        return self._logInWithCare(credentials, request, 0 if secret is None else len(secret))
-
-    async def _logInWithCare(self, credentials: BackendCredentials, request: LoginRequest, length: int) -> None:
-        """
-        L{authenticate} over TLS, or with a long secret of C{length} bytes. Some servers close the connection when a
-        message is too long for them. The client chooses its length, so that is no failure of the backend.
-        """
-        try:
-            await self.authenticate(credentials, request)
-        except BackendError as error:
-            if length <= _LONG_SECRET or error.cause != "error" or error.reply:
-                raise
-            message = f"{error} after a password or token of {length} bytes, which may be too long for it"
-            raise BackendError(message, counts=False, cause="") from None
         if self._tls is not None:
-            self._tls.loggedIn()
-            self._tls = None
+            return self._logInOverTLS(credentials, request)
+        return self.authenticate(credentials, request)
+
+    async def _logInOverTLS(self, credentials: BackendCredentials, request: LoginRequest) -> None:
+        assert self._tls is not None
+        await self.authenticate(credentials, request)
+        self._tls.loggedIn()
+        self._tls = None
 
     async def probe(self, contexts: IBackendContexts | None, isShort: bool = False) -> None:
         """
@@ -320,7 +303,7 @@ class ProxyClient(Lines):
     def handOverTo(self, successor: Successor) -> None:
         super().handOverTo(successor)
         # The session may last for days: free what it does not need.
-        self._client = self.steps = None
+        self._client = self.steps = self._connecting = None
         self._enter = _ignored
 
     def abandon(self) -> None:
@@ -349,7 +332,9 @@ class ProxyClient(Lines):
             line = self.introduction + line
             self.introduction = b""
             self.isIntroducing = True
-        self.send(line)
+        if self._buffer:
+            self.checkOrder()
+        self.transport.write(line + b"\r\n")
 
     async def _startTLS(self, contexts: IBackendContexts | None) -> None:
         self._enter(Phase.BACKEND_TLS)
@@ -370,20 +355,17 @@ class ProxyClient(Lines):
         if not tls.hasCertificate:
             message = "has no certificate: remove ciphers without authentication from proxy_ssl_ciphers"
             raise BackendError(message, counts=False, cause="tls")
-        self._enter(Phase.BACKEND_LOGIN)
+        self._enter(_BACKEND_LOGIN)
 
     def handshakeCompleted(self) -> None:
         self._isShakingHands = False
         self.notify()
 
-    def connectionMade(self) -> None:
-        self._connecting = None
-        transport = self.transport
-        makeNoDelay(transport)
-        version = self._proxy.proxyProtocol
-        if version != "off":
-            transport.write(headerFor(self._client or self._ourselves(), version))
-        self._enter(Phase.BACKEND_LOGIN)
+    def makeConnection(self, transport: Any) -> None:
+        self.transport = transport
+        if self.caller.hasHeader:
+            transport.write(headerFor(self._client or self._ourselves(), self.caller.proxy.proxyProtocol))
+        self._enter(_BACKEND_LOGIN)
         readings = self.readings
         if readings is not None and hasattr(transport, "connectedAt"):
             # The connection was noticed with the backend's greeting, which is part of the login.
@@ -397,7 +379,7 @@ class ProxyClient(Lines):
         header without addresses, and logs a warning.
         """
         own, other = self.transport.getHost(), self.transport.getPeer()
-        if self._proxy.proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):
+        if self.caller.proxy.proxyProtocol == "v2" or not isinstance(own, IPv4Address | IPv6Address):
             return _NOBODY
         return Client(own.host, own.port, local=other.host, localPort=other.port)
 
@@ -420,7 +402,7 @@ class ProxyClient(Lines):
     def expired(self) -> None:
         """Fail with a timeout: the deadline is over."""
         self._isLate = True
-        if self._connecting is not None:
+        if self.transport is None and self._connecting is not None:
             # The log says whether the backend was connected and did not greet.
             settle(self._connecting)
         self.fail(TimeoutError())

@@ -13,15 +13,24 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from zope.interface import implementer
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials, PasswordLogin, credentialsFor
-from mailgate.backend.errors import FAILURES, BackendError, LoginRefused, Unauthorizing, causeOf, reasonOf, replyCode
+from mailgate.backend.errors import (
+    FAILURES,
+    BackendError,
+    LoginRefused,
+    Unauthorizing,
+    causeOf,
+    ofSecret,
+    reasonOf,
+    replyCode,
+)
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.outages import hasAnswered, hasFailed
 from mailgate.backend.place import NoBackend, Place, Staying
 from mailgate.backend.places import Places
 from mailgate.backend.reply import isBusy, isOfAccount, isPassing, transactionDenial
-from mailgate.backend.settings import ProxySettings
 from mailgate.backend.steps import Steps, whyChosen
 from mailgate.backend.tries import PAUSE, Tries
 from mailgate.directives import ServerSettings
@@ -40,6 +49,8 @@ _REFUSALS = ("NO", "BAD", "BYE", "-ERR", "4", "5")
 
 _TOKENS = ("xoauth2", "oauthbearer")
 """Methods whose message has fields that end with a byte of value 1 (RFC 7628, section 3.1)."""
+
+_CONNECT = Phase.CONNECT
 
 _MOST_LOGGED = 1024
 """How many concerns are remembered. An authentication service may name any number of backends."""
@@ -83,8 +94,7 @@ class Connector:
         @param clock: where the deadlines of logins wait; L{None} for C{reactor}.
         """
         self._client = client
-        self._settings = settings
-        self._serverName = serverName
+        self._caller = Caller(settings, serverName, reactor)
         self._reactor = reactor
         self._seconds = reactor.seconds
         self._deadlines = deadlinesOf(clock or reactor, FINEST)
@@ -94,7 +104,7 @@ class Connector:
         self._hearer = watch if getattr(watch, "hearsSuccesses", True) else None
         """Receives the attempts that succeed; L{None} if nothing does: the gateway's own watch reads the sessions."""
         self._logged: set[tuple[str, str]] = set()
-        self._proxy = settings[ProxySettings]
+        self._proxy = self._caller.proxy
         self._passErrorMessage = self._proxy.passErrorMessage
 
     async def connect(self, route: Route, request: LoginRequest, session: Session) -> ProxyClient | Refusal | Denial:
@@ -116,7 +126,7 @@ class Connector:
         tries = Tries(route, request, session, self._deadlines)
         try:
             for place in self._places.of(route, request):
-                session.enter(Phase.CONNECT)
+                session.enter(_CONNECT)
                 if isinstance(place, NoBackend):
                     if place.staying is not None:
                         tries.staying = place.staying
@@ -129,10 +139,10 @@ class Connector:
                     session.step(CHOSEN, backend=place.name, why=whyChosen(place, route, int(self._seconds())))
                 client = await self._tryAt(place, login, tries)
                 while client is None and tries.repeats(place):
-                    session.enter(Phase.CONNECT)
+                    session.enter(_CONNECT)
                     await deferLater(self._reactor, PAUSE)
                     # The pause is no time in which a backend was connected.
-                    session.enter(Phase.CONNECT)
+                    session.enter(_CONNECT)
                     if not place.again():
                         break
                     client = await self._tryAt(place, login, tries)
@@ -152,8 +162,7 @@ class Connector:
         @return: the conversation, logged in; L{None} if that failed. C{tries} then knows why.
         """
         session = tries.session
-        client = self._client(self._settings, self._serverName, place.backend, place.begin)
-        client.reactor = self._reactor
+        client = self._client(self._caller, place)
         if login.method == "none":
             # An authenticator may name the method. A client that is not logged in must not reach the backend.
             client.logsIn = False
@@ -170,7 +179,6 @@ class Connector:
         if place.contexts is not None and isinstance(place.contexts, DecidedContexts):
             # One login's TLS, perhaps not verified, does not change what the gateway announces to all clients.
             client.known = UNKNOWN
-        isKept = isDecided = False
         tries.begin(place, client)
         try:
             await client.open(tries.request.client, place.contexts, enter)
@@ -179,7 +187,7 @@ class Connector:
             if client.steps is not None:
                 client.steps.logsIn(login.method)
             await client.login(login, tries.request)
-            tries.isServed = isKept = True
+            tries.isServed = True
             if place.succeeded():
                 hasAnswered(place, self._seconds())
             session.place = place.peer if tries.staying is None else self._seat(tries.staying, place, session)
@@ -191,26 +199,39 @@ class Connector:
             if self._hearer is not None:
                 self._hearer.attempted(session, place, None, *tries.measured())
             return client
-        except LoginRefused as refused:
-            isDecided = True
-            self._refused(refused, client, place, tries)
-        except FAILURES as error:
-            isDecided = self._failed(error, client, place, tries)
+        except BaseException as error:
+            # One of cancellation as well: the client may leave.
+            if not self._ended(error, client, place, login, tries):
+                raise
+            return None
         finally:
             tries.deadlines.drop(tries)
-            if not isKept:
-                self._abandon(client, place, isDecided)
-        return None
 
-    def _abandon(self, client: ProxyClient, place: Place, isDecided: bool) -> None:
-        """An attempt has ended without a conversation, perhaps as the client has left."""
-        if client.steps is not None:
-            client.steps.close()
-        if not isDecided:
-            # A client that leaves must not use up the one login that tries the backend after a rest.
-            place.undecided()
-        client.abandon()
-        place.ended()
+    def _ended(
+        self, error: BaseException, client: ProxyClient, place: Place, login: BackendCredentials, tries: Tries
+    ) -> bool:
+        """
+        An attempt has ended without a conversation.
+
+        @return: whether that is what an attempt may end with. Otherwise the client has left, say.
+        """
+        isDecided = False
+        try:
+            if isinstance(error, LoginRefused):
+                isDecided = True
+                self._refused(error, client, place, tries)
+            elif isinstance(error, FAILURES):
+                cause = ofSecret(error, login.password) if client.isLoggingIn else error
+                isDecided = self._failed(cause, client, place, tries)
+        finally:
+            if client.steps is not None:
+                client.steps.close()
+            if not isDecided:
+                # A client that leaves must not use up the one login that tries the backend after a rest.
+                place.undecided()
+            client.abandon()
+            place.ended()
+        return isinstance(error, FAILURES)
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:
         """Ask for the user's place. What a login waits for in the limits and for all its groups has one bound."""

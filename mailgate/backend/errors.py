@@ -25,6 +25,7 @@ __all__ = [
     "Unauthorizing",
     "beginsWith",
     "causeOf",
+    "ofSecret",
     "reasonOf",
     "replyCode",
 ]
@@ -34,6 +35,9 @@ Cause: TypeAlias = Literal["error", "timeout", "tls", "invalid_response", "tempo
 The kind of a failure, as a word of C{proxy_next_upstream}: the connection failed, a deadline passed, TLS failed, the
 backend sent something that is no valid reply, it refused the login for now. Empty: no other backend is tried.
 """
+
+_LONG_SECRET = 4096
+"""Bytes of a password or token that all servers accept. Dovecot accepts about 6,000, which are 8,192 in base64."""
 
 _BRACKETED = (
     rb"(?: \[[A-Z][A-Z/-]{0,40}\]"
@@ -136,6 +140,21 @@ class Unauthorizing(BackendError):
         @param reply: the backend's reply, or empty.
         """
         super().__init__(message, reply, counts=False, cause="")
+
+
+def ofSecret(error: Exception, secret: bytes | None) -> Exception:
+    """
+    Return the error of a login that sent a password or token. Some servers close the connection when a message is too
+    long for them. The client chooses its length, so that is no failure of the backend.
+
+    @param error: the error as the conversation raised it.
+    @param secret: the password or token; L{None} if there is none.
+    """
+    isClosed = isinstance(error, BackendError) and error.cause == "error" and not error.reply
+    if not isClosed or secret is None or len(secret) <= _LONG_SECRET:
+        return error
+    message = f"{error} after a password or token of {len(secret)} bytes, which may be too long for it"
+    return BackendError(message, counts=False, cause="")
 
 
 def causeOf(error: Exception) -> Cause:

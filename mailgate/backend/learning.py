@@ -17,6 +17,7 @@ from twisted.application.service import Service
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
 from mailgate.backend.errors import FAILURES, reasonOf
@@ -203,7 +204,7 @@ class Learning(Service):
         self._journal.failure("what a backend offers could not be learned", failure)
 
     async def _ask(self, key: str, learner: Learner, place: Place) -> None:
-        client = learner.client(learner.settings, learner.serverName, place.backend, place.begin)
+        client = learner.client(Caller(learner.settings, learner.serverName), place)
         client.logsIn = learner.settings[ProxySettings].method != "none"
         isOver = False
         try:

@@ -71,9 +71,14 @@ class Lines(Condition, RelayedProtocol):
         @param line: the line without its end.
         @raise BackendError: the backend has replied already. From then on replies could not be matched to commands.
         """
-        if self._buffer and self.answersEarly(self._buffer):
-            raise BackendError("replied before it received a command")
+        if self._buffer:
+            self.checkOrder()
         self.transport.write(line + b"\r\n")
+
+    def checkOrder(self) -> None:
+        """@raise BackendError: the backend has replied before our next command, as of L{send}."""
+        if self.answersEarly(self._buffer):
+            raise BackendError("replied before it received a command")
 
     def answersEarly(self, ahead: bytes) -> bool:
         """Return whether the bytes C{ahead}, received before our next command, could be mistaken for its reply."""
@@ -83,14 +88,16 @@ class Lines(Condition, RelayedProtocol):
         if self._successor is not None:
             self._successor.dataReceived(data)
             return
-        if self.isIntroducing and self.usualReply is not None and not self._buffer:
+        if self._buffer:
+            data = self._buffer + data
+        elif self.isIntroducing and self.usualReply is not None:
             reply = self.usualReply.match(data)
             if reply is not None:
                 self.isIntroducing = False
                 data = data[reply.end() :]
                 if not data:
                     return
-        self._buffer = self._buffer + data if self._buffer else data
+        self._buffer = data
         task = self.task
         if task is not None:
             # As notify().

@@ -68,9 +68,11 @@ class Places:
         self._contextsFor = contextsFor
         self._reactor = reactor
         self._places: dict[Backend | Peer, Place] = {}
+        self._alone: dict[tuple[Destination, ...], Place] = {}
+        """The places of routes that name one server and nothing else, as most do."""
         self._contexts: dict[Upstream | None, BackendContexts] = {}
         if upstreams is not None:
-            upstreams.whenForgotten.append(self._places.clear)
+            upstreams.whenForgotten.append(self._forget)
         # Read the files now: after the process has dropped its privileges it may not be able to read a key.
         for each in (
             settings,
@@ -85,22 +87,32 @@ class Places:
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
         backends, options = route.backends, route.options
+        place = self._alone.get(backends) or self._onlyOf(backends)
         places: Iterable[Place | NoBackend]
-        if len(backends) != 1:
+        if place is None:
             places = self._inTurn(route, request)
-        elif not isinstance(backend := backends[0], Backend):
-            places = self._chosen(backend, route, request)
         else:
-            # Most logins. A generator would cost more than what it yields. A backend that is alone never rests.
-            place = self._places.get(backend) or self._make(backend, backend, self._settings)
-            peer = place.peer
+            # A generator would cost more than what it yields. A backend that is alone never rests.
             places = (place,)
+            peer = place.peer
             if peer is not None:
                 if peer.order or peer.isFailing:
                     places = (NoBackend(place.name, _whyOut(peer)),)
                 else:
                     peer.connections += 1
         return places if options is None or options.tls is None else self._allDecided(places, options.tls)
+
+    def _onlyOf(self, backends: tuple[Destination, ...]) -> Place | None:
+        """The place of the server that C{backends} consist of; L{None} if they are several, or a group."""
+        if len(backends) != 1 or not isinstance(backend := backends[0], Backend):
+            return None
+        place = self._places.get(backend) or self._make(backend, backend, self._settings)
+        self._alone[backends] = place
+        return place
+
+    def _forget(self) -> None:
+        self._places.clear()
+        self._alone.clear()
 
     def _allDecided(self, places: Iterable[Place | NoBackend], tls: TLSOptions) -> Iterator[Place | NoBackend]:
         for place in places:
@@ -283,7 +295,7 @@ class Places:
         retry: RetrySettings | None = None,
     ) -> Place:
         if len(self._places) >= _MOST:
-            self._places.clear()
+            self._forget()
         if backend.tls is None and settings.mode != "off":
             backend = evolve(backend, tls=_MODES[settings.mode])
         if isinstance(key, Peer) and not backend.name and backend.host != key.server[0]:

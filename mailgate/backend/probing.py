@@ -13,6 +13,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 from twisted.internet.error import ConnectError
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.errors import BackendError, reasonOf
 from mailgate.backend.place import Place
@@ -72,7 +73,7 @@ class Use:
 
         @param place: where to.
         """
-        client = self.client(self.server, self.serverName, place.backend, place.begin)
+        client = self.client(Caller(self.server, self.serverName), place)
         client.logsIn = self.server[ProxySettings].method != "none"
         return client
 

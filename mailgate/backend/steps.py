@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mailgate.backend.settings import ProxySettings
 from mailgate.log.connection import (
     ATTEMPT_FAILED,
     BACKEND_ACCEPTED,
@@ -128,9 +127,8 @@ class Steps:
         host = getattr(other, "host", None)
         address = "unix:" if host is None else peerName(host, other.port)
         self._session.step(CONNECTED, backend=self._name, address=address, seconds=self._spent)
-        version = client.settings[ProxySettings].proxyProtocol
-        if version != "off":
-            self._introduced(f"a PROXY header, {version}")
+        if client.caller.hasHeader:
+            self._introduced(f"a PROXY header, {client.caller.proxy.proxyProtocol}")
 
     def _secured(self, connection: Any) -> None:
         version, cipher = connection.get_protocol_version_name(), connection.get_cipher_name() or ""

@@ -60,7 +60,7 @@ class Tries:
     @ivar client: the current attempt.
     @ivar deadlines: where the deadline of the attempt waits, as its entry. L{begin} puts it there.
     @ivar due: when the attempt fails, in seconds of the clock. It moves to C{deadline} once the backend has greeted.
-    @ivar deadline: when the login fails.
+    @ivar deadline: when the login fails; 0 before the first attempt.
     @ivar tick: its place in the clock.
     """
 
@@ -73,7 +73,8 @@ class Tries:
     tick: float = 0
     client: ProxyClient
     _began = _since = 0.0
-    _servers = _repeats = _failedLogins = 0
+    _servers = 1
+    _repeats = _failedLogins = 0
     _mayPass = False
     failures: Sequence[tuple[bool, bool, dict[str, Any]]] = ()
 
@@ -104,20 +105,18 @@ class Tries:
         self.client = client
         deadlines = self.deadlines
         self._since = now = deadlines.seconds()
-        if not self._servers:
+        patience = place.attempt
+        if not self.deadline:
             self._began = now
             self.deadline = now + place.wholeLogin
-            self._servers = 1
         else:
             self.deadline = max(now, self.deadline)
+            patience = min(patience, self.deadline - now)
             if not self._repeats:
                 self._servers += 1
-        due = now + place.attempt
-        if due > self.deadline:
-            due = self.deadline
-        if due - now < FINEST and isinstance(deadlines, CoarseClock):
+        if patience < FINEST and isinstance(deadlines, CoarseClock):
             self.deadlines = deadlines = ExactClock(deadlines)
-        self.due = due
+        self.due = due = now + patience
         deadlines.put(self, due)
 
     def expired(self) -> None:

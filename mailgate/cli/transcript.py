@@ -12,7 +12,6 @@ from typing import Any
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
 from mailgate.backend.reply import isRepeated
-from mailgate.backend.settings import ProxySettings
 from mailgate.log.journal import oneLine
 from mailgate.login import Client
 from mailgate.net.proxyprotocol import headerFor
@@ -106,16 +105,15 @@ def recording(
     """
 
     class Recording(protocol):  # type: ignore[valid-type,misc]
-        _isSendingLogin = False
         _logins = 0
 
-        def connectionMade(self) -> None:
-            version = self.settings[ProxySettings].proxyProtocol
+        def makeConnection(self, transport: Any) -> None:
+            version = self.caller.proxy.proxyProtocol
             if version == "on":
                 transcript.sent(headerFor(client, version))
             elif version == "v2":
                 transcript.note(f"sent the header of PROXY protocol version 2: {headerFor(client, version).hex()}")
-            super().connectionMade()
+            super().makeConnection(transport)
 
         def handshakeCompleted(self) -> None:
             transcript.note("TLS is established")
@@ -123,14 +121,11 @@ def recording(
 
         def send(self, line: bytes) -> None:
             super().send(line)
-            if not self._isSendingLogin:
-                transcript.sent(line)
+            transcript.sent(line)
 
         def sendLogin(self, line: bytes) -> None:
             introduction = self.introduction
-            self._isSendingLogin = True
             super().sendLogin(line)
-            self._isSendingLogin = False
             if introduction:
                 transcript.sent(introduction)
             if self._logins:

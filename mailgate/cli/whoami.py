@@ -19,9 +19,10 @@ from twisted.internet.error import ConnectError
 from twisted.logger import LogPublisher
 from twisted.python.failure import Failure
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.coroutine import Task
 from mailgate.backend.credentials import credentialsFor
-from mailgate.backend.errors import BackendError
+from mailgate.backend.errors import BackendError, ofSecret
 from mailgate.backend.place import NoBackend, Place
 from mailgate.backend.places import Places
 from mailgate.backend.retry import RetrySettings
@@ -164,7 +165,7 @@ class _Paths:
             PROTOCOLS[server.protocol].client, transcript, request.client, hasTags=server.protocol == "imap"
         )
         timeout = place.retry.wholeLogin
-        client = made(server, server[DialogueSettings].serverName, place.backend, place.begin)
+        client = made(Caller(server, server[DialogueSettings].serverName), place)
         client.logsIn = login.method != "none"
         deadline = self._naming.callLater(timeout, client.expired)
         trouble = ""
@@ -174,7 +175,7 @@ class _Paths:
         except TimeoutError:
             trouble = f"no answer within {timeout:g} s"
         except BackendError as error:
-            trouble = str(error)
+            trouble = str(ofSecret(error, login.password) if client.isLoggingIn else error)
         except (ConnectError, OSError) as error:
             trouble = inWords(error) or str(error)
         except Exception as error:

@@ -49,7 +49,7 @@ from mailgate.lean.quickack import acknowledgeOn
 from mailgate.log.connection import peerName
 from mailgate.log.journal import Journal
 from mailgate.login import Credentials, ProxiedAddresses, Trouble
-from mailgate.relay.protocol import makeNoDelay
+from mailgate.net.endpoints import makeNoDelay
 from mailgate.session import Outcome, Phase, Session
 from mailgate.tls.server import describeTLS, isResumed
 

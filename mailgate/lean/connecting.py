@@ -87,14 +87,8 @@ class Outgoing(StreamTransport):
     The transport of a connection that this side makes. It exists before the connection does, and the first event
     decides whether the attempt succeeds.
 
-    On failure, C{failed(failure)} is called. Set C{protocol} or C{build} before L{connect}.
-
-    @ivar build: called on success with the address, returns the protocol; L{None} if C{protocol} is set.
-    @ivar opened: called with the connected protocol; L{None} if only its C{makeConnection} is needed.
+    On failure, C{failed(failure)} is called. Set C{protocol} before the next event.
     """
-
-    build: Callable[[IAddress], Any] | None = None
-    opened: Callable[[Any], object] | None = None
 
     fd = -1
     connected = False
@@ -111,48 +105,45 @@ class Outgoing(StreamTransport):
         poller: Poller,
         destination: Destination,
         failed: Callable[[Failure], object],
+        events: int,
+        source: tuple[str, int] | None = None,
     ) -> None:
-        """
-        @param poller: watches the descriptor.
-        @param destination: the address to connect to.
-        @param failed: called if there is no connection.
-        """
-        # Nothing is left of what the base class sets: it has defaults.
-        self.poller = poller
-        self.family = destination.family
-        self._destination = destination
-        self._failed = failed
-
-    def connect(self, events: int, source: tuple[str, int] | None = None) -> None:
         """
         Begin the attempt.
 
+        @param poller: watches the descriptor.
+        @param destination: the address to connect to.
+        @param failed: called if there is no connection, never at once.
         @param events: what to watch for. With L{READABLE} alone, a connection counts as made when the peer has sent
             something: where the peer speaks first, this saves an event and a system call.
         @param source: the address and port to connect from; L{None} lets the system choose.
         """
+        # Nothing is left of what the base class sets: it has defaults.
+        self.poller = poller
+        self.family = family = destination.family
+        self._destination = destination
+        self._failed = failed
         made = None
         try:
-            made = _Socket(self.family, _STREAM)
-            if self.family != _UNIX:
+            made = _Socket(family, _STREAM)
+            if family != _UNIX:
                 made.setsockopt(_TCP, _NODELAY, 1)
             if source is not None:
                 made.bind(source)
-            status = made.connect_ex(self._destination.raw)
+            status = made.connect_ex(destination.raw)
             if status not in _BEGUN:
                 raise _errorOf(status)
-            self.poller.watch(made.fileno(), self, events)
+            poller.watch(made.fileno(), self, events)
         except BaseException as error:
             if made is not None:
                 made.close()
             if not isinstance(error, OSError):
                 raise
             reason = getConnectError(error)
-            self.poller.soon(lambda: self.giveUp(reason))
+            poller.soon(lambda: self.giveUp(reason))
             return
         self._watched = events
-        if events == READABLE:
-            self._isGreeted = True
+        self._isGreeted = events == READABLE
         self.fd = made.detach()
 
     def limit(self, clock: IReactorTime, timeout: float) -> None:
@@ -195,14 +186,8 @@ class Outgoing(StreamTransport):
         """There is a connection: connect the protocol."""
         if self._deadline is not None:
             self._stopWaiting()
-        if self.build is not None:
-            self.protocol = self.build(self._destination.address)
-            if self.protocol is None:
-                self.giveUp(ConnectionAborted())
         failed, self._failed = self._failed, None
-        if failed is None:
-            # There is no protocol, or its maker has cancelled the attempt.
-            return
+        assert failed is not None, "the attempt goes on"
         self.connected = True
         if self._watched == READABLE:
             self._wanted = READABLE
@@ -214,8 +199,6 @@ class Outgoing(StreamTransport):
             self.onLoss = failed
             self.failed(Failure())
             raise
-        if self.opened is not None:
-            self.opened(self.protocol)
 
     def settle(self) -> None:
         """
@@ -293,6 +276,28 @@ class Outgoing(StreamTransport):
             self._deadline = None
 
 
+class _Building(Outgoing):
+    """
+    The same, where a factory makes the protocol.
+
+    @ivar build: called on success with the address, returns the protocol, or L{None} to give up.
+    @ivar opened: called with the connected protocol.
+    """
+
+    build: Callable[[IAddress], Any]
+    opened: Callable[[Any], object]
+
+    def _open(self) -> None:
+        self._stopWaiting()
+        self.protocol = self.build(self._destination.address)
+        if self.protocol is None:
+            self.giveUp(ConnectionAborted())
+        # The maker of the protocol may have cancelled the attempt.
+        if self._failed is not None:
+            super()._open()
+            self.opened(self.protocol)
+
+
 @implementer(IStreamClientEndpoint)
 class LeanEndpoint:
     """An endpoint. Its protocols are not wrapped, unlike those of Twisted's endpoints."""
@@ -313,9 +318,8 @@ class LeanEndpoint:
 
     def connect(self, protocolFactory: Any) -> Deferred[Any]:
         connected: Deferred[Any] = Deferred(lambda _: outgoing.cancel())
-        outgoing = Outgoing(self._reactor.poller, self._destination, connected.errback)
+        outgoing = _Building(self._reactor.poller, self._destination, connected.errback, _EITHER)
         outgoing.build, outgoing.opened = protocolFactory.buildProtocol, connected.callback
-        outgoing.connect(_EITHER)
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)
         return connected
@@ -328,9 +332,9 @@ class LeanEndpoint:
         @param failed: called with a failure if there is no connection.
         @param isGreeted: whether the protocol may be connected as late as the peer's first bytes.
         """
-        outgoing = Outgoing(self._reactor.poller, self._destination, failed)
+        events = READABLE if isGreeted else _EITHER
+        outgoing = Outgoing(self._reactor.poller, self._destination, failed, events)
         outgoing.protocol = protocol
-        outgoing.connect(READABLE if isGreeted else _EITHER)
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)
         return outgoing
@@ -369,9 +373,9 @@ class LeanConnector:
         """Start an attempt to connect."""
         self._factory.doStart()
         self._factory.startedConnecting(self)
-        self._attempt = outgoing = Outgoing(self._reactor.poller, self._destination, self._failed)
+        outgoing = _Building(self._reactor.poller, self._destination, self._failed, _EITHER, self._source)
         outgoing.build, outgoing.opened = self._factory.buildProtocol, self._opened
-        outgoing.connect(READABLE | WRITABLE, self._source)
+        self._attempt = outgoing
         if self._timeout is not None:
             outgoing.limit(self._reactor, self._timeout)
 

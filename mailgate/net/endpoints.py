@@ -27,7 +27,7 @@ from zope.interface import alsoProvides, implementer
 
 from mailgate.directives import isHostName
 
-__all__ = ["MOST_LOOKUPS", "Begin", "SharedLookups", "beginning", "endpointFor", "settle"]
+__all__ = ["MOST_LOOKUPS", "Begin", "SharedLookups", "beginning", "endpointFor", "makeNoDelay", "settle"]
 
 MOST_LOOKUPS = 4
 """The most names that are resolved at a time. The reactor has ten threads, and password hashes need some of them."""
@@ -163,12 +163,23 @@ class _Once(Factory):
         return self._protocol
 
 
-def _passHalfCloses(protocol: Any) -> None:
+def makeNoDelay(transport: Any) -> None:
+    """Set TCP_NODELAY on C{transport}, if it is TCP. With Nagle's algorithm a reply waits up to 40 ms for an ACK."""
+    try:
+        transport.setTcpNoDelay(True)
+    except (AttributeError, OSError):
+        # A unix socket has no such option, and the connection may be closed already.
+        return
+
+
+def _prepare(protocol: Any) -> None:
     """
-    Twisted's endpoint wrapper declares only the last of the protocol's interfaces; declare IHalfCloseableProtocol again
-    (not under TLS, which has no half-closes).
+    Make the connection of one of Twisted's endpoints like those of the gateway's own. Twisted's wrapper declares only
+    the last of the protocol's interfaces; declare IHalfCloseableProtocol again (not under TLS, which has no
+    half-closes).
     """
     transport = protocol.transport
+    makeNoDelay(transport)
     if (
         transport.protocol is not protocol
         and IHalfCloseableProtocol.providedBy(protocol)
@@ -181,7 +192,8 @@ def begin(
     endpoint: IStreamClientEndpoint, protocol: Any, failed: Callable[[Failure], object], isGreeted: bool = False
 ) -> Any:
     """
-    Connect a protocol to an endpoint of Twisted. On success, only C{makeConnection} of the protocol is called.
+    Connect a protocol to an endpoint of Twisted, with TCP_NODELAY. On success, only C{makeConnection} of the protocol
+    is called.
 
     @param endpoint: the endpoint.
     @param protocol: the protocol.
@@ -191,7 +203,7 @@ def begin(
     @return: an object with a method C{cancel}, which gives up the attempt.
     """
     connecting = endpoint.connect(_Once(protocol))
-    connecting.addCallbacks(_passHalfCloses, failed)
+    connecting.addCallbacks(_prepare, failed)
     return connecting
 
 

@@ -11,16 +11,7 @@ from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-__all__ = ["RelayedProtocol", "Successor", "makeNoDelay"]
-
-
-def makeNoDelay(transport: Any) -> None:
-    """Set TCP_NODELAY on C{transport}, if it is TCP. With Nagle's algorithm a reply waits up to 40 ms for an ACK."""
-    try:
-        transport.setTcpNoDelay(True)
-    except (AttributeError, OSError):
-        # A unix socket has no such option, and the connection may be closed already.
-        return
+__all__ = ["RelayedProtocol", "Successor"]
 
 
 class Successor(Shape):

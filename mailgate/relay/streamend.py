@@ -73,7 +73,7 @@ class RelayEnd(BaseEnd):
     @ivar waiting: what the connection has not taken yet: bytes, or a pipe and the number of bytes in it. While there is
         something, the other end is not read.
     @ivar expected: the state of L{mailgate.lean.quickack} for this connection.
-    @ivar _size: the most bytes of the next read. More than L{SAFE}: as many as the system surely takes for the receiver.
+    @ivar _size: the most bytes of the next read. More than L{SAFE}: the system surely takes so many for the receiver.
     """
 
     __slots__ = ("_size", "_state", "expected", "fd", "waiting")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
@@ -19,11 +19,14 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import alsoProvides, implementer
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.place import Place
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.settings import DialogueSettings
 from mailgate.interfaces import IAuthenticator, IConnector
 from mailgate.login import Backend, Denial, LoginRequest, Refusal, Route
+from mailgate.net.endpoints import Begin
 from mailgate.session import TRANSITIONS, Ending, FollowedSession, Phase, Session
 from mailgate.sessionids import GatewayIds, Listener
 
@@ -268,7 +271,8 @@ class FakeClient(ProxyClient):
     """
 
     def __init__(self, reply: bytes = b"", leftOver: bytes = b"") -> None:
-        super().__init__(settingsOf("imap"), "mx.test", Backend("192.0.2.99", 143), None)  # type: ignore[arg-type]
+        backend, begin = Backend("192.0.2.99", 143), cast(Begin, None)
+        super().__init__(Caller(settingsOf("imap"), "mx.test"), Place(str(backend), backend, begin, None))
         self.reply = reply
         self._buffer += leftOver
         FakeTransport().connect(self)

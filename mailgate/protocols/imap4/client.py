@@ -109,30 +109,40 @@ class _Greeting:
     """
     A greeting.
 
-    @ivar status: the status in capitals; empty if it is none of a greeting.
+    @ivar wantsLogin: whether the backend expects a login; L{None} if it takes no client, or this is no greeting.
+    @ivar isGoodbye: whether it is BYE: a server that is full says so.
     @ivar says: whether it lists capabilities.
     @ivar listed: these.
     @ivar isOurs: whether it is that of a gateway.
     """
 
-    status: bytes = b""
+    wantsLogin: bool | None = None
+    isGoodbye: bool = False
     says: bool = False
     listed: _Listed = _NOTHING
     isOurs: bool = False
 
 
+_WANTS_LOGIN = {b"OK": True, b"PREAUTH": False}
+
+_MOST_GREETINGS = 256
+_greetings: dict[bytes, _Greeting] = {}
+"""What greetings mean: a backend repeats the same one for each connection."""
+
+
 def _parseGreeting(line: bytes) -> _Greeting:
-    """Parse a greeting."""
+    """Parse a greeting, and remember what it means."""
     match = _GREETING.match(line)
     if match is None:
         return _Greeting()
-    listed = match[2]
+    status, listed = match[1].upper(), match[2]
     isOurs = IMAP_GREETING.fullmatch(line) is not None
-    return _Greeting(match[1].upper(), listed is not None, _listed(listed or b""), isOurs)
-
-
-_rememberedGreeting = lru_cache(256)(_parseGreeting)
-"""A backend repeats the same greeting for each connection."""
+    parsed = _Greeting(_WANTS_LOGIN.get(status), status == b"BYE", listed is not None, _listed(listed or b""), isOurs)
+    if len(line) <= _MOST_REMEMBERED:
+        if len(_greetings) >= _MOST_GREETINGS:
+            _greetings.clear()
+        _greetings[line] = parsed
+    return parsed
 
 
 def _quoted(text: bytes) -> bytes:
@@ -166,11 +176,9 @@ class IMAP4Client(ProxyClient):
         if not self._buffer:
             await self
         greeting = self.takeLine() or await self.line()
-        parse = _rememberedGreeting if len(greeting) <= _MOST_REMEMBERED else _parseGreeting
-        parsed = parse(greeting)
-        if parsed.status != (b"OK" if self.logsIn else b"PREAUTH"):
-            # A server that is full greets with BYE.
-            isFull = parsed.status == b"BYE"
+        parsed = _greetings.get(greeting) or _parseGreeting(greeting)
+        if parsed.wantsLogin is not self.logsIn:
+            isFull = parsed.isGoodbye
             cause: Cause = "error" if isFull else "invalid_response"
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
@@ -183,7 +191,7 @@ class IMAP4Client(ProxyClient):
             if not parsed.says:
                 # Exchange and Gmail, for example.
                 self._listed = _listed(known.greeted)
-            elif listed.text != known.greeted and self._proxy.proxyProtocol == "off":
+            elif listed.text != known.greeted and not self.caller.hasHeader:
                 known.heard(listed.text)
 
     async def requestTLS(self) -> None:
@@ -212,16 +220,16 @@ class IMAP4Client(ProxyClient):
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
         tag, listed = request.tag, self._listed
         method, user = credentials.method, credentials.user
-        if listed.takesID and credentials.options.identifies and self._proxy.tellsByCommand:
+        if listed.takesID and credentials.options.identifies and self.caller.tellsByCommand:
             self._identify(credentials, request)
         elif self.greetsAsWe:
             await self._countHops(credentials, request)
         # Only printable ASCII is safe in quoted strings. Anything else needs literals, which cost LOGIN round trips.
         both = user + b"\n" + (credentials.password or b"")
         isQuotable = _BOTH_QUOTABLE.fullmatch(both)
-        if method == "login" or (
+        if (
             method == "auto" and not credentials.authzid and listed.takesLogin and (isQuotable or not listed.takesPlain)
-        ):
+        ) or method == "login":
             if credentials.authzid:
                 raise Unauthorizing("LOGIN has no place for an authorization identity")
             if isQuotable and credentials.password is not None:
@@ -235,7 +243,7 @@ class IMAP4Client(ProxyClient):
         else:
             if method == "auto" and not listed.takesPlain:
                 method = self._strongest() or method
-            mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
+            mechanism = mechanismFor(method, credentials, self.backend, self.caller.reactor)
             completion = await self._exchange(tag, mechanism, credentials)
         if _ACCEPTED.match(completion) is None:
             self._refuse(tag, completion, credentials)
@@ -248,7 +256,7 @@ class IMAP4Client(ProxyClient):
         if request.tag == self._idTag:
             self._idTag += b"2"
             self.usualReply = None
-        hops, options = self._proxy.hopsOf(request) - 1, credentials.options
+        hops, options = self.caller.proxy.hopsOf(request) - 1, credentials.options
         self.introduction = idCommand(self._idTag, request.client, request.envelope.fields, hops, options.forward)
 
     async def _sendLiterals(self, tag: bytes, arguments: Sequence[bytes], credentials: BackendCredentials) -> None:
@@ -289,7 +297,7 @@ class IMAP4Client(ProxyClient):
         self.greetsAsWe = False
         hops = self.hopsLeft(request)
         command = idCommand(_ID_TAG, None, (), hops)
-        if self._proxy.tellsByCommand and credentials.identifies:
+        if self.caller.tellsByCommand and credentials.identifies:
             command = idCommand(_ID_TAG, request.client, request.envelope.fields, hops, credentials.forward)
             if self.steps is not None:
                 self.steps.introduces(command)

@@ -40,7 +40,7 @@ class POP3Client(ProxyClient):
             message = f"greets with {replyCode(greeting)}"
             raise BackendError(message, greeting, isQuoted=True, counts=not isFull, cause=cause)
         self.greetsAsWe = self.isGateway = POP3_GREETING.fullmatch(greeting) is not None
-        self._takesXCLIENT = self._proxy.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
+        self._takesXCLIENT = self.caller.tellsByCommand and greeting[:13].upper() == b"+OK [XCLIENT]"
 
     async def requestTLS(self) -> None:
         self.send(b"STLS")
@@ -80,7 +80,7 @@ class POP3Client(ProxyClient):
         if method == "login" and credentials.authzid:
             raise Unauthorizing("USER has no place for an authorization identity")
         if method not in ("auto", "login") or credentials.authzid:
-            await self._exchange(mechanismFor(method, credentials, self.backend, self.reactor), credentials)
+            await self._exchange(mechanismFor(method, credentials, self.backend, self.caller.reactor), credentials)
             return
         for command in (b"USER " + credentials.user, b"PASS " + credentials.knownPassword):
             self.sendLogin(command)
@@ -94,7 +94,7 @@ class POP3Client(ProxyClient):
         """
         self.send(noopWithHops(self.hopsLeft(request)))
         reply = await self.line()
-        if not beginsWith(reply, b"+OK") and (self._proxy.proxyProtocol != "off" or not reply.startswith(b"-ERR")):
+        if not beginsWith(reply, b"+OK") and (self.caller.hasHeader or not reply.startswith(b"-ERR")):
             raise BackendError(f"answers NOOP with {replyCode(reply)}", reply, isQuoted=True)
 
     async def _exchange(self, mechanism: AnyMechanism, credentials: BackendCredentials) -> None:

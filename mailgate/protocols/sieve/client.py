@@ -138,7 +138,7 @@ class SieveClient(ProxyClient):
             message = f"{when} with {replyCode(offers.end.line)}"
             raise BackendError(message, offers.end.line, isQuoted=True, counts=not isFull, cause=cause)
         self._offers = offers
-        self._takesXCLIENT = self._proxy.tellsByCommand and b"XCLIENT" in offers.values
+        self._takesXCLIENT = self.caller.tellsByCommand and b"XCLIENT" in offers.values
 
     # The conversation.
 
@@ -150,7 +150,7 @@ class SieveClient(ProxyClient):
 
     def _compare(self) -> None:
         """The list is that of the backend itself: note whether it differs from what is known."""
-        if self.known is not UNKNOWN and self._proxy.proxyProtocol == "off":
+        if self.known is not UNKNOWN and not self.caller.hasHeader:
             greeted = b"\n".join(itemsOf(self._offers.values))
             if greeted != self.known.greeted:
                 self.known.heard(greeted, b"\n")
@@ -203,7 +203,7 @@ class SieveClient(ProxyClient):
 
     def _checkAnnounced(self) -> None:
         """Warn if clients have got words from the configuration that this backend does not have."""
-        settings = self.settings[SieveSettings]
+        settings = self.caller.settings[SieveSettings]
         configured = [] if settings.learns else [item.encode() for item in settings.capabilities]
         lacking = missing(configured, self._offers.values)
         if lacking:
@@ -216,7 +216,7 @@ class SieveClient(ProxyClient):
         if method == "auto" and b"PLAIN" not in offered:
             method = strongest(offered) or ("login" if b"LOGIN" in offered else method)
         if method != "login":
-            return mechanismFor(method, credentials, self.backend, self.reactor)
+            return mechanismFor(method, credentials, self.backend, self.caller.reactor)
         if credentials.authzid:
             raise Unauthorizing("LOGIN has no place for an authorization identity")
         password = base64.b64encode(credentials.knownPassword)
@@ -290,7 +290,7 @@ class SieveClient(ProxyClient):
         word, _, argument = noopWithHops(self.hopsLeft(request)).partition(b" ")
         self.send(word + b' "' + argument + b'"')
         reply = (await self._response()).line
-        if not beginsWith(reply, b"OK") and (self._proxy.proxyProtocol != "off" or not reply.startswith(b"NO")):
+        if not beginsWith(reply, b"OK") and (self.caller.hasHeader or not reply.startswith(b"NO")):
             raise BackendError(f"answers NOOP with {replyCode(reply)}", reply, isQuoted=True)
 
     async def introduced(self) -> None:

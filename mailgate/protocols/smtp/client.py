@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import BackendCredentials
@@ -18,7 +19,6 @@ from mailgate.backend.mechanisms import mechanismFor
 from mailgate.backend.offers import UNKNOWN
 from mailgate.backend.reply import isPassing, smtpDenial, transactionDenial
 from mailgate.backend.scram import ScramMechanism, strongest
-from mailgate.backend.settings import ProxySettings
 from mailgate.login import LoginRequest, Method
 from mailgate.protocols.smtp.settings import SMTPSettings
 from mailgate.protocols.smtp.trust import (
@@ -35,6 +35,9 @@ __all__ = ["SMTPClient"]
 _REPLY = re.compile(rb"([2-5][0-5][0-9])([ -]|\r?\n)")
 _LONGEST_COMMAND = 510
 """Bytes of a command without its line end (RFC 5321, 4.5.3.1.4): longer messages of an exchange have their own line."""
+_MOST_REMEMBERED = 1024
+"""Bytes of a reply to EHLO whose meaning is remembered. Those of known servers are shorter."""
+
 _NO_CHUNKS = "offers no CHUNKING, which the client got when the backends had it: if they differ, set smtp_capabilities"
 _NO_EHLO = (500, 502)
 """
@@ -58,6 +61,16 @@ def _keywords(extensions: tuple[bytes, ...]) -> dict[bytes, bytes]:
         if old:
             offers[b"AUTH"] = old[5:]
     return offers
+
+
+def _parse(reply: bytes) -> tuple[tuple[bytes, ...], Mapping[bytes, bytes]]:
+    """Return what L{_extensions} and L{_keywords} make of a reply to EHLO."""
+    extensions = _extensions(reply)
+    return extensions, _keywords(extensions)
+
+
+_remembered = lru_cache(256)(_parse)
+"""Backends repeat the same reply for each connection."""
 
 
 class SMTPClient(ProxyClient):
@@ -123,11 +136,11 @@ class SMTPClient(ProxyClient):
         self.greetsAsWe = self.isGateway = SMTP_GREETING.fullmatch(reply) is not None
 
     async def requestTLS(self) -> None:
-        await self._prepare(b"EHLO " + self.serverName.encode(), 250)
+        await self._prepare(b"EHLO " + self.caller.serverName.encode(), 250)
         await self._prepare(b"STARTTLS", 220)
 
     async def offered(self) -> tuple[bytes, ...]:
-        code, reply = await self.command(b"EHLO " + self.serverName.encode())
+        code, reply = await self.command(b"EHLO " + self.caller.serverName.encode())
         if code in _NO_EHLO:
             return ()
         if code != 250:
@@ -135,7 +148,7 @@ class SMTPClient(ProxyClient):
         return _extensions(reply)
 
     async def authenticate(self, credentials: BackendCredentials, request: LoginRequest) -> None:
-        settings = self.settings[SMTPSettings]
+        settings = self.caller.settings[SMTPSettings]
         envelope, method = request.envelope, request.credentials.method
         withoutLogin = method is Method.NONE
         # An authenticator that names a method for this login wants it to be used.
@@ -145,7 +158,7 @@ class SMTPClient(ProxyClient):
             # With on a gateway is no backend that can be used: it refuses XCLIENT.
             await self._countHops(request)
         introduction = introductionOf(
-            settings.xclient, self.settings[ProxySettings], request.client, method, credentials.identifies
+            settings.xclient, self.caller.proxy, request.client, method, credentials.identifies
         )
         offers = await self._asOurselves(introduction, authenticating, credentials, request)
         if introduction.isDone(offers):
@@ -155,7 +168,7 @@ class SMTPClient(ProxyClient):
             offers = {}
             if envelope.helo or authenticating:
                 offers = await self._hello(
-                    envelope.helo or self.serverName.encode(), envelope.extended or authenticating
+                    envelope.helo or self.caller.serverName.encode(), envelope.extended or authenticating
                 )
             elif introduction is Introduction.HEADER and not withoutLogin:
                 # A backend that does not expect the PROXY header refuses it as a command. NOOP reveals that.
@@ -188,7 +201,7 @@ class SMTPClient(ProxyClient):
         """
         line = noopWithHops(self.hopsLeft(request))
         code, said = await self.command(line)
-        if code != 250 and self._proxy.proxyProtocol != "off":
+        if code != 250 and self.caller.hasHeader:
             raise self._unprepared(line, said)
 
     async def _asOurselves(
@@ -205,7 +218,7 @@ class SMTPClient(ProxyClient):
             return {}
         isUnasked = introduction is Introduction.UNASKED
         extended = request.envelope.extended or authenticating or isUnasked
-        offers = await self._hello(self.serverName.encode(), extended, probing=True)
+        offers = await self._hello(self.caller.serverName.encode(), extended, probing=True)
         if introduction.isDone(offers):
             withoutLogin = request.credentials.method is Method.NONE
             # Where AUTH follows no password has been judged.
@@ -237,12 +250,12 @@ class SMTPClient(ProxyClient):
         if extended or probing:
             code, reply = await self.command(b"EHLO " + name)
             if code == 250:
-                extensions = _extensions(reply)
+                extensions, offers = (_remembered if len(reply) <= _MOST_REMEMBERED else _parse)(reply)
                 # Only what the backend offers to the gateway itself compares with what it offers without a client.
                 if probing and (greeted := b"\n".join(extensions)) != self.known.greeted:
                     self.known.heard(greeted, b"\n")
-                return _keywords(extensions)
-            if extended or self._proxy.proxyProtocol != "off" or code not in _NO_EHLO:
+                return offers
+            if extended or self.caller.hasHeader or code not in _NO_EHLO:
                 raise self._unprepared(b"EHLO", reply)
         await self._prepare(b"HELO " + name, 250)
         return {}
@@ -270,7 +283,7 @@ class SMTPClient(ProxyClient):
             return
         if method == "auto" and b"PLAIN" not in offered:
             method = strongest(offered) or method
-        mechanism = mechanismFor(method, credentials, self.backend, self.reactor)
+        mechanism = mechanismFor(method, credentials, self.backend, self.caller.reactor)
         if method != "auto" and not mechanism.isOffered(offered):
             raise BackendError(f"does not offer AUTH {mechanism.name.decode()}", counts=False)
         line = b"AUTH " + mechanism.name + b" " + mechanism.initial

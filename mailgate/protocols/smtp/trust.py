@@ -22,6 +22,9 @@ __all__ = ["XCLIENT_REFUSED", "Introduction", "concerns", "introductionOf", "why
 
 _XCLIENT, _XFORWARD = "smtpd_authorized_xclient_hosts", "smtpd_authorized_xforward_hosts"
 
+_ENCODED = re.compile(rb"[\x00-\x20+=\x7f-\xff]")
+"""Matches a byte that is not itself in xtext."""
+
 XCLIENT_REFUSED = f"list the gateway's address in its {_XCLIENT}, or set proxy_protocol"
 """What to do about a backend that refuses XCLIENT or does not offer it."""
 
@@ -130,4 +133,4 @@ def concerns(offers: Collection[bytes], announced: Collection[str], extended: bo
 
 def xtext(value: bytes) -> bytes:
     """Encode C{value} as xtext (RFC 3461, section 4), bytes from 0x7F up included, as nginx and Postfix do."""
-    return re.sub(rb"[\x00-\x20+=\x7f-\xff]", lambda match: b"+%02X" % match[0][0], value)
+    return _ENCODED.sub(lambda match: b"+%02X" % match[0][0], value)

@@ -18,9 +18,11 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.errors import BackendError, LoginRefused, replyCode
+from mailgate.backend.place import Place
 from mailgate.backend.settings import ProxySettings
 from mailgate.login import Backend, Denial, Trouble
 from mailgate.net.endpoints import beginning
@@ -87,9 +89,8 @@ class ProxyClientTests(SynchronousTestCase):
     """The base class of L{ProxyClient}s: replies, limits, the end of the login."""
 
     def client(self, *groups: Any) -> ProxyClient:
-        client = ProxyClient(
-            settingsOf("pop3", *groups), "mx.test", FIRST, beginning(TCP4ClientEndpoint(Clock(), "192.0.2.99", 110))
-        )
+        begin = beginning(TCP4ClientEndpoint(Clock(), "192.0.2.99", 110))
+        client = ProxyClient(Caller(settingsOf("pop3", *groups), "mx.test"), Place(str(FIRST), FIRST, begin, None))
         FakeTransport().connect(client)
         return client
 
@@ -148,10 +149,6 @@ class ProxyClientTests(SynchronousTestCase):
         client.transport.lose()
         failure = self.failureResultOf(self.read(client), BackendError)
         self.assertEqual(str(failure.value), "closed the connection")
-
-    def test_noDelay(self) -> None:
-        """The connection to the backend sends small writes at once."""
-        self.assertTrue(self.client().transport.noDelay)
 
     def test_ownDialogue(self) -> None:
         """The base class has no protocol."""

@@ -15,9 +15,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.credentials import PasswordLogin
 from mailgate.backend.errors import BackendError, LoginRefused, Unauthorizing
+from mailgate.backend.place import Place
 from mailgate.backend.settings import ProxySettings
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.interfaces import IConnector
@@ -43,7 +45,8 @@ class Talk:
         self.reactor = MemoryReactorClock()
         backend = Backend(FIRST.host, FIRST.port, tls)
         begin = beginning(endpointFor(self.reactor, FIRST.host, FIRST.port, None))
-        self.client: ProxyClient = record.client(settingsOf(record.name, *groups), "mx.test", backend, begin)
+        place = Place(str(backend), backend, begin, None)
+        self.client: ProxyClient = record.client(Caller(settingsOf(record.name, *groups), "mx.test"), place)
         self.transport = FakeTransport()
 
     def accept(self) -> None:

@@ -18,7 +18,9 @@ from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.client import ProxyClient
+from mailgate.backend.place import Place
 from mailgate.login import Backend
 from mailgate.net.endpoints import beginning, endpointFor
 from mailgate.protocols.pop3 import POP3
@@ -45,7 +47,7 @@ class EndpointTests(SynchronousTestCase):
         reactor = MemoryReactorClock()
         endpoint = endpointFor(reactor, "unix:/run/imap", 0, 7.0)
         self.assertIsInstance(endpoint, UNIXClientEndpoint)
-        client = ProxyClient(settingsOf("pop3"), "mx.test", FIRST, beginning(endpoint))
+        client = ProxyClient(Caller(settingsOf("pop3"), "mx.test"), Place(str(FIRST), FIRST, beginning(endpoint), None))
         endpoint.connect(client)  # type: ignore[arg-type]
         self.assertEqual([path for path, *_ in reactor.unixClients], ["/run/imap"])
         self.assertEqual(reactor.tcpClients, [])

@@ -4,17 +4,22 @@ Tests for L{mailgate.backend.learning}, with a whole gateway on a reactor that m
 
 from __future__ import annotations
 
+from typing import cast
+
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import LogLevel, formatEvent, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.learning import AGAIN, INTERVAL, LOOK, RETRY, TIMEOUT
 from mailgate.backend.offers import UNKNOWN
+from mailgate.backend.place import Place
 from mailgate.backend.visiting import FAREWELL
 from mailgate.config import parse
 from mailgate.login import Backend
+from mailgate.net.endpoints import Begin
 from mailgate.service import Gateway, ProcessState
 from mailgate.testing import FakeTransport
 from mailgate.upstream.notices import Notices
@@ -282,7 +287,9 @@ class LearningTests(SynchronousTestCase):
         self.answer(0, b"IMAP4rev1", b"MOVE")
         make = self.gateway.factories[0].connector._client
         for host, port, isKnown in (("192.0.2.1", 143, True), ("192.0.2.1", 144, False), ("192.0.2.9", 143, False)):
-            client = make(self.gateway.settings.servers[0], "mx.test", Backend(host, port), None)
+            backend, begin = Backend(host, port), cast(Begin, None)
+            place = Place(str(backend), backend, begin, None)
+            client = make(Caller(self.gateway.settings.servers[0], "mx.test"), place)
             self.assertEqual(client.known is not UNKNOWN, isKnown)
 
     def test_order(self):

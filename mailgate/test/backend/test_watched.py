@@ -120,8 +120,9 @@ class ConnectedTests(SynchronousTestCase):
         """A connection; what the system is asked and says of it is up to the test."""
         isTCP = address[0].isdigit()
         destination = Destination(*((socket.AF_INET, (address, 143)) if isTCP else (socket.AF_UNIX, address)))
-        given: Any = Outgoing(None, destination, None)  # type: ignore[arg-type]
-        given._isGreeted = isGreeted
+        # No connection begins: it is given that of the test, if any.
+        given: Any = Outgoing.__new__(Outgoing)
+        given.family, given._destination, given._isGreeted = destination.family, destination, isGreeted
         return given
 
     def test_loopback(self) -> None:

@@ -26,6 +26,7 @@ from zope.interface.verify import verifyObject
 from mailgate.net.endpoints import MOST_LOOKUPS, SharedLookups, beginning, endpointFor
 from mailgate.net.naming import NamingReactor
 from mailgate.test.support.resolver import FakeResolver
+from mailgate.testing import FakeTransport
 
 
 @implementer(IResolutionReceiver)
@@ -194,6 +195,12 @@ class BeginTests(SynchronousTestCase):
         transport = self.connected(protocol, StringTransport())
         self.assertIs(protocol.transport, transport)
         self.assertFalse(IHalfCloseableProtocol.providedBy(transport.protocol))  # type: ignore[attr-defined]
+
+    def test_noDelay(self) -> None:
+        """The connection sends small writes at once."""
+        transport = FakeTransport()
+        self.connected(Protocol(), transport)
+        self.assertTrue(transport.noDelay)
 
     def test_halfClose(self) -> None:
         """A wrapped protocol keeps its half-closes. With TLS there are none."""

@@ -13,9 +13,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
+from mailgate.net.endpoints import makeNoDelay
 from mailgate.relay.base import HELD
 from mailgate.relay.portable import Relay, Relays
-from mailgate.relay.protocol import RelayedProtocol, makeNoDelay
+from mailgate.relay.protocol import RelayedProtocol
 from mailgate.relay.terms import Terms
 from mailgate.session import Outcome
 from mailgate.test.support.relaytransport import RelayTransport

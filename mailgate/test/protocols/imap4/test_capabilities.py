@@ -12,7 +12,9 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, LogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.backend.caller import Caller
 from mailgate.backend.offers import Announcement, Known, Offers
+from mailgate.backend.place import Place
 from mailgate.backend.settings import ProxySettings
 from mailgate.log.journal import Journal
 from mailgate.login import Backend, BackendTLS, Denial, Envelope, Trouble
@@ -185,7 +187,9 @@ class AskedTests(SynchronousTestCase):
     def ask(self, greeting: bytes, *replies: bytes, tls: BackendTLS | None = None, known: Known | None = None) -> Any:
         self.heard = b""
         nowhere: Any = Nowhere()
-        client = IMAP4Client(settingsOf("imap"), "mx.test", Backend("192.0.2.1", 143, tls, False), beginning(nowhere))
+        backend = Backend("192.0.2.1", 143, tls, False)
+        place = Place(str(backend), backend, beginning(nowhere), None)
+        client = IMAP4Client(Caller(settingsOf("imap"), "mx.test"), place)
         if known is not None:
             client.known = known
 
