@@ -303,7 +303,7 @@ class ProxyClient(Lines):
     def handOverTo(self, successor: Successor) -> None:
         super().handOverTo(successor)
         # The session may last for days: free what it does not need.
-        self._client = self.steps = self._connecting = None
+        self._client = self.steps = None
         self._enter = _ignored
 
     def abandon(self) -> None:
@@ -363,6 +363,7 @@ class ProxyClient(Lines):
 
     def makeConnection(self, transport: Any) -> None:
         self.transport = transport
+        self._connecting = None
         if self.caller.hasHeader:
             transport.write(headerFor(self._client or self._ourselves(), self.caller.proxy.proxyProtocol))
         self._enter(_BACKEND_LOGIN)
@@ -402,7 +403,7 @@ class ProxyClient(Lines):
     def expired(self) -> None:
         """Fail with a timeout: the deadline is over."""
         self._isLate = True
-        if self.transport is None and self._connecting is not None:
+        if self._connecting is not None:
             # The log says whether the backend was connected and did not greet.
             settle(self._connecting)
         self.fail(TimeoutError())

@@ -151,9 +151,10 @@ def ofSecret(error: Exception, secret: bytes | None) -> Exception:
     @param secret: the password or token; L{None} if there is none.
     """
     isClosed = isinstance(error, BackendError) and error.cause == "error" and not error.reply
-    if not isClosed or secret is None or len(secret) <= _LONG_SECRET:
+    length = 0 if secret is None else len(secret)
+    if not isClosed or length <= _LONG_SECRET:
         return error
-    message = f"{error} after a password or token of {len(secret)} bytes, which may be too long for it"
+    message = f"{error} after a password or token of {length} bytes, which may be too long for it"
     return BackendError(message, counts=False, cause="")
 
 
