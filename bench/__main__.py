@@ -25,6 +25,7 @@ from bench.processes import BenchmarkError, raiseOpenFiles
 from bench.procfs import Processors, processor
 from bench.program import caption, conclude, machine, openSite, revision, say
 from bench.proxies import VARIANTS, MailgateProxy, Proxy
+from bench.readme import SET
 from bench.report import document
 from bench.results import OURS, THEIRS, Results
 from bench.spread import BEFORE
@@ -156,7 +157,7 @@ def _measure(arguments: argparse.Namespace, results: Results, save: Callable[[],
     sources = {OURS: arguments.mailgate, BEFORE: arguments.before}
     results.facts += [(f"revision of {name}", revision(source)) for name, source in sources.items() if source]
     if arguments.more or arguments.process:
-        results.facts.append((f"{OURS}, set", "; ".join([*arguments.process, *arguments.more])))
+        results.facts.append((SET, "; ".join([*arguments.process, *arguments.more])))
     sizes = _sizes(arguments, openFiles, results)
     with openSite(openFiles) as (site, children):
         bench = Bench(site, children, sizes, repeats, results, say)

@@ -3,7 +3,7 @@
 C{python -m bench.readme}: shows the newest report in README.rst, and lists all reports in bench/README.rst.
 
 README has the report's summary and its picture. A report is newer than another if its name is greater: names begin with
-the day.
+the day. Reports of a mailgate with lines of C{--set} are listed, but README shows what mailgate is by default.
 """
 
 from __future__ import annotations
@@ -12,10 +12,15 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from bench.options import REPOSITORY
+from bench.results import OURS
 
-__all__ = ["listing", "main", "reports", "shown", "summaryOf"]
+__all__ = ["SET", "listing", "main", "newestReport", "reports", "shown", "summaryOf"]
+
+SET = f"{OURS}, set"
+"""The fact of a report that has the lines of C{--set} and C{--set-process}."""
 
 _RESULTS = os.path.join(REPOSITORY, "bench", "results")
 
@@ -28,6 +33,15 @@ def reports(folder: str = _RESULTS) -> list[str]:
 def _read(path: str) -> str:
     with open(path, encoding="utf-8") as stream:
         return stream.read()
+
+
+def _dataOf(folder: str, name: str) -> Any:
+    return json.loads(_read(os.path.join(folder, f"{name}.json")))
+
+
+def newestReport(folder: str = _RESULTS) -> str:
+    """The name of the newest report of a mailgate without further lines."""
+    return next(name for name in reversed(reports(folder)) if SET not in _dataOf(folder, name)["facts"])
 
 
 def summaryOf(report: str) -> str:
@@ -44,11 +58,13 @@ def shown(readme: str, name: str, summary: str) -> str:
 
 
 def listing(folder: str = _RESULTS) -> str:
-    """A list of all reports with their machines, the newest first."""
+    """A list of all reports with their machines and the lines of C{--set}, the newest first."""
     lines = []
     for name in reversed(reports(folder)):
-        machine = json.loads(_read(os.path.join(folder, f"{name}.json")))["machine"]
-        lines.append(f"* `{name[:10]} <results/{name}.rst>`_: {machine}")
+        data = _dataOf(folder, name)
+        lines.append(f"* `{name[:10]} <results/{name}.rst>`_: {data['machine']}")
+        if SET in data["facts"]:
+            lines.append(f"  (``{data['facts'][SET]}``)")
     return "\n".join(lines)
 
 
@@ -65,7 +81,7 @@ def _rewrite(parts: Sequence[str], text: str) -> None:
 
 def main() -> None:
     """Rewrite both files."""
-    newest = reports()[-1]
+    newest = newestReport()
     summary = summaryOf(_read(os.path.join(_RESULTS, f"{newest}.rst")))
     _rewrite(["README.rst"], shown(_read(os.path.join(REPOSITORY, "README.rst")), newest, summary))
     ours = ["bench", "README.rst"]

@@ -10,7 +10,7 @@ import re
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from bench.readme import listing, reports, shown, summaryOf
+from bench.readme import SET, listing, newestReport, reports, shown, summaryOf
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 RESULTS = os.path.join(ROOT, "bench", "results")
@@ -25,7 +25,7 @@ class ReadmeTests(SynchronousTestCase):
     """README.rst's section on speed."""
 
     def setUp(self) -> None:
-        self.newest = reports()[-1]
+        self.newest = newestReport()
         self.readme = read(ROOT, "README.rst")
 
     def test_summary(self) -> None:
@@ -66,13 +66,15 @@ class RewriteTests(SynchronousTestCase):
         self.assertEqual(shown(head + new + tail, "2-b", "new"), head + new + tail)
 
     def test_listing(self) -> None:
-        """The newest report is the first one of the list."""
+        """The newest report is the first one of the list. README shows none of a mailgate with lines of its own."""
         folder = self.mktemp()
         os.mkdir(folder)
-        for name in ("2026-01-02-a", "2026-03-04-b"):
-            for end, text in (("json", f'{{"machine": "machine {name[-1]}"}}'), ("rst", ""), ("png", "")):
+        for name, facts in (("2026-01-02-a", {}), ("2026-03-04-b", {}), ("2026-03-04-c", {SET: "admin = off"})):
+            data = json.dumps({"machine": f"machine {name[-1]}", "facts": facts})
+            for end, text in (("json", data), ("rst", ""), ("png", "")):
                 with open(os.path.join(folder, f"{name}.{end}"), "w", encoding="ascii") as stream:
                     stream.write(text)
-        self.assertEqual(reports(folder), ["2026-01-02-a", "2026-03-04-b"])
-        line = "* `{0} <results/{0}-{1}.rst>`_: machine {1}"
-        self.assertEqual(listing(folder), f"{line.format('2026-03-04', 'b')}\n{line.format('2026-01-02', 'a')}")
+        self.assertEqual(reports(folder), ["2026-01-02-a", "2026-03-04-b", "2026-03-04-c"])
+        self.assertEqual(newestReport(folder), "2026-03-04-b")
+        lines = [f"* `{name[:10]} <results/{name}.rst>`_: machine {name[-1]}" for name in reports(folder)]
+        self.assertEqual(listing(folder).splitlines(), [lines[2], "  (``admin = off``)", lines[1], lines[0]])
