@@ -231,6 +231,8 @@ class RelayEnd(BaseEnd):
         target = self.relay.means.buffer[: self._size]
         count = os.readv(self.fd, (target,))
         if count:
+            if count < LITTLE:
+                self._size = LITTLE
             self._pass(target[:count], count)
             self._measure(count, len(target))
         else:
