@@ -247,7 +247,7 @@ class RelayEnd(BaseEnd):
         @param size: how many it could have been.
         """
         if self._size <= LITTLE:
-            # The receiver has not taken them, or is gone.
+            # The receiver has not taken them, or is gone; or they were so few that the next read copies again.
             return
         left = self._size - count - PIECE
         if left < SAFE:
