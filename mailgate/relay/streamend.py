@@ -231,6 +231,8 @@ class RelayEnd(BaseEnd):
         target = self.relay.means.buffer[: self._size]
         count = os.readv(self.fd, (target,))
         if count:
+            if count < LITTLE:
+                self._size = LITTLE
             self._pass(target[:count], count)
             self._measure(count, len(target))
         else:
@@ -245,7 +247,7 @@ class RelayEnd(BaseEnd):
         @param size: how many it could have been.
         """
         if self._size <= LITTLE:
-            # The receiver has not taken them, or is gone.
+            # The receiver has not taken them, or is gone; or they were so few that the next read copies again.
             return
         left = self._size - count - PIECE
         if left < SAFE:

@@ -4,6 +4,8 @@ Tests of L{mailgate.testing}.
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.interfaces import (
     IHalfCloseableProtocol,
     IHandshakeListener,
@@ -17,7 +19,8 @@ from zope.interface.verify import verifyObject
 from mailgate import testing
 from mailgate.interfaces import IAuthenticator
 from mailgate.protocols.pop3 import POP3
-from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeTransport
+from mailgate.session import Outcome, Phase
+from mailgate.testing import Conversation, FakeAuthenticator, FakeClient, FakeTransport, makeSession
 
 
 class PublicTests(SynchronousTestCase):
@@ -32,6 +35,21 @@ class PublicTests(SynchronousTestCase):
 
 class FakeTests(SynchronousTestCase):
     """Every fake provides its interface."""
+
+    def test_session(self) -> None:
+        """A record may be made as it is at the end of a connection."""
+        known: dict[str, Any] = {
+            "outcome": Outcome.TIMEOUT,
+            "reason": "silence",
+            "reached": Phase.TLS,
+            "received": 3,
+            "sent": 4,
+        }
+        session = makeSession("pop3", "0.0.0.0:995", "192.0.2.7:40123", 5.0, Phase.END, id="s1", user=b"joe", **known)
+        self.assertEqual({name: getattr(session, name) for name in known}, known)
+        about = (session.protocol, session.server, session.client, session.started, session.phase, session.id)
+        self.assertEqual(about, ("pop3", "0.0.0.0:995", "192.0.2.7:40123", 5.0, Phase.END, "s1"))
+        self.assertEqual(session.user, b"joe")
 
     def test_transport(self) -> None:
         """The fake transport is a TCP transport on which TLS can be started."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any, ClassVar, cast
 
+from attrs import fields
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
@@ -126,7 +127,7 @@ def makeSession(
     @param known: further attributes of L{Session} and of L{Ending}.
     """
     ids = _OneId(id)
-    ending = {name: known.pop(name) for name in ("outcome", "reason", "received", "sent") if name in known}
+    ending = {each.name: known.pop(each.name) for each in fields(Ending) if each.name in known}
     session = kind(Listener(protocol, server, ids), client, started, phase, number=next(ids.numbers), **known)
     if ending:
         session.ending = Ending(**ending)

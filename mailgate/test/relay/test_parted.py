@@ -351,6 +351,20 @@ class StreamTests(stream.RelayCase):
         self.until(lambda: relayed.client.ended)
         self.end(relayed)
 
+    def test_bulkWithoutPipe(self) -> None:
+        """Where no pipe was left for the message, each piece was looked at: the client waits after its next command."""
+        self.pipes.most = 0
+        relayed = self.at(self.crowded())
+        relayed.client.send(CONTENT[:MiB])
+        self.assertReceived(relayed.backend, CONTENT[:MiB])
+        relayed.client.send(b".\r\nNOOP\r\n")
+        self.untilHas(relayed.backend, MiB + 9)
+        relayed.backend.close()
+        self.settle(20)
+        self.assertTrue(relayed.relay.isParted)
+        self.turns.clock.pump([1.0, 0.6])
+        self.assertGone(relayed)
+
     def test_off(self) -> None:
         """Outside of groups, or without a delay, the client is let go at once."""
         for peer in (None, crowded(spread=0.0)):
