@@ -484,6 +484,31 @@ class Contract:
         self.assertRaises(PeerClosed, engine.read)
         self.assertIn((kept(), SSL.SSL_CB_READ_ALERT), seen)
 
+    def test_forgetVerifier(self):
+        """
+        A connection's own callback that verifies outlives it: OpenSSL keeps its address as long as the engine lives.
+        """
+
+        class Verifier:
+            def __call__(self, *args: object) -> bool:
+                return True
+
+        verifier = Verifier()
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
+        connection.set_verify(SSL.VERIFY_PEER, verifier)
+        connection.set_connect_state()
+        engine, peer = self.kind(connection), self.serverPeer()
+        introduce(engine, peer)
+        engine.forget()
+        kept = weakref.ref(verifier)
+        del connection, verifier
+        gc.collect()
+        self.assertIsNotNone(kept())
+        self.assertTalks(engine, peer)
+        del engine
+        gc.collect()
+        self.assertIsNone(kept())
+
     def test_oldFactory(self):
         """A factory of contexts works for both sides."""
         context = SSL.Context(SSL.TLS_METHOD)
