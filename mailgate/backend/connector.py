@@ -230,7 +230,9 @@ class Connector:
                 # A client that leaves must not use up the one login that tries the backend after a rest.
                 place.undecided()
             client.abandon()
-            place.ended()
+            if tries.session.place is None:
+                # Otherwise the session counts, until it leaves its place.
+                place.ended()
         return isinstance(error, FAILURES)
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:
