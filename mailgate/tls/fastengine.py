@@ -24,7 +24,8 @@ _SMALL = 1024
 class FastBinding:
     """
     The private parts of pyOpenSSL that L{FastEngine} uses, and the shared buffers. L{FastEngine} also uses a
-    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl}, C{_info_callback}, C{_verify_helper} and C{_raise_ssl_error}.
+    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl} and C{_raise_ssl_error}, and its own and its context's
+    C{_info_callback} and C{_verify_helper}.
 
     @raise AttributeError: this pyOpenSSL lacks one of them.
     """
