@@ -125,13 +125,17 @@ class FastEngine(TLSEngine):
 
     def _shakeHands(self) -> bool:
         binding, ssl = self._binding, self._ssl
-        result = binding.sslHandshake(ssl)
-        if result <= 0 and binding.sslGetError(ssl, result) == binding.wantRead:
-            return False
         connection: Any = self.connection
-        if result <= 0 or connection._verify_helper is not None:
-            # pyOpenSSL keeps the exceptions of its callbacks for this.
-            connection._raise_ssl_error(ssl, result)
+        verifies = connection._verify_helper is not None
+        result = binding.sslHandshake(ssl)
+        if result <= 0 and not verifies and binding.sslGetError(ssl, result) == binding.wantRead:
+            return False
+        if result <= 0 or verifies:
+            try:
+                # pyOpenSSL keeps the exceptions of its callbacks for this: by context, so the next call would get them.
+                connection._raise_ssl_error(ssl, result)
+            except SSL.WantReadError:
+                return False
         # OpenSSL has used all bytes of the handshake: what is left are data.
         self.isDry = not binding.bioMemData(self._intoSSL, binding.null)
         return bool(result > 0)

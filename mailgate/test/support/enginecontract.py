@@ -371,6 +371,18 @@ class Contract:
             self.assertRaises(ZeroDivisionError, introduce, engine, self.serverPeer())
             self.assertFalse(engine.handshaken)
 
+    def test_verifierRaisesAtOnce(self):
+        """It does so before the handshake goes on: another connection of the context must not get the exception."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_verify(SSL.VERIFY_NONE, lambda *args: 1 // 0)
+        engine, peer = makeEngine(OldFactory(context), False, self.kind), self.serverPeer()
+        self.assertFalse(engine.handshake())
+        carry(engine, peer)
+        peer.handshake()
+        carry(peer, engine)
+        self.assertRaises(ZeroDivisionError, engine.handshake)
+
     def test_firstData(self):
         """Data that arrive with the end of the handshake are read."""
         for said in (b"", b"a001 NOOP\r\n"):
