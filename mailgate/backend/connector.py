@@ -231,8 +231,10 @@ class Connector:
                 place.undecided()
             client.abandon()
             if tries.session.place is None:
-                # Otherwise the session counts, until it leaves its place.
                 place.ended()
+            else:
+                # The session counts already.
+                tries.session.leave()
         return isinstance(error, FAILURES)
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:

@@ -208,6 +208,7 @@ class LoneTests(RetryCase):
         self.failureResultOf(attempt.result, KeyError)
         self.assertTrue(transport.aborted)
         self.assertTrue(attempt.hasNoTimers())
+        self.assertEqual(peer.connections, 0)
         attempt.session.leave()
         self.assertEqual(peer.connections, 0)
 
