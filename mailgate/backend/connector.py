@@ -230,7 +230,11 @@ class Connector:
                 # A client that leaves must not use up the one login that tries the backend after a rest.
                 place.undecided()
             client.abandon()
-            place.ended()
+            if tries.session.place is None:
+                place.ended()
+            else:
+                # The session counts already.
+                tries.session.leave()
         return isinstance(error, FAILURES)
 
     async def _find(self, staying: Staying, tries: Tries, session: Session) -> None:

@@ -221,7 +221,7 @@ class Outgoing(StreamTransport):
         The system is asked once a second for a destination: a round trip changes little in that time. Only a lost
         packet makes a great difference, and then the connection takes long enough for a question of its own.
 
-        @param began: the time of the call of L{connect}, in seconds of any clock.
+        @param began: when the attempt began, in seconds of any clock.
         @param noticed: the time of this call.
         """
         if not self._isGreeted:

@@ -152,12 +152,13 @@ class LeanPort:
     def _giveUp(self, transport: StreamTransport) -> None:
         """An exception is being handled: the factory or the protocol of C{transport} raised it, or the system."""
         failure = Failure()
+        # First of all, because the protocol may raise again when it loses its connection.
+        self._poller.log.failure("unhandled exception while accepting a connection", failure)
         if transport.protocol is not None:
             transport.failed(failure)
         elif transport.connected:
             # Nothing watches it yet.
             os.close(transport.fd)
-        self._poller.log.failure("unhandled exception while accepting a connection", failure)
 
     def _rest(self, error: OSError) -> None:
         """Leave new connections in the queue for a moment. Trying again at once would keep the CPU busy."""

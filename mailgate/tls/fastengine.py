@@ -24,7 +24,8 @@ _SMALL = 1024
 class FastBinding:
     """
     The private parts of pyOpenSSL that L{FastEngine} uses, and the shared buffers. L{FastEngine} also uses a
-    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl}, C{_info_callback}, C{_verify_helper} and C{_raise_ssl_error}.
+    C{Connection}'s C{_ssl}, C{_into_ssl}, C{_from_ssl} and C{_raise_ssl_error}, and its own and its context's
+    C{_info_callback} and C{_verify_helper}.
 
     @raise AttributeError: this pyOpenSSL lacks one of them.
     """
@@ -38,7 +39,6 @@ class FastBinding:
         self._bioNew, self._bioMethod = lib.BIO_new, lib.BIO_s_mem()
         self._setOptions, self._setMode, self._clearMode = lib.SSL_set_options, lib.SSL_set_mode, lib.SSL_clear_mode
         self._releaseBuffers, self._partialWrite = lib.SSL_MODE_RELEASE_BUFFERS, lib.SSL_MODE_ENABLE_PARTIAL_WRITE
-        self._setVerify, self._verifyMode = lib.SSL_set_verify, lib.SSL_get_verify_mode
         self.wantRead, self._zeroReturn = lib.SSL_ERROR_WANT_READ, lib.SSL_ERROR_ZERO_RETURN
         self.clearErrors, self._nextError = lib.ERR_clear_error, lib.ERR_get_error
         self._library, self._reason = lib.ERR_lib_error_string, lib.ERR_reason_error_string
@@ -61,15 +61,11 @@ class FastBinding:
     def prepare(self, ssl: Any) -> None:
         """
         Make C{ssl} free its record buffers when they are empty, encrypt all that a write passes to it, and refuse
-        renegotiation. That would verify certificates again, by callbacks that L{dropVerifier} has removed.
+        renegotiation, which would verify certificates again.
         """
         self._setMode(ssl, self._releaseBuffers)
         self._clearMode(ssl, self._partialWrite)
         self._setOptions(ssl, SSL.OP_NO_RENEGOTIATION)
-
-    def dropVerifier(self, ssl: Any) -> None:
-        """Remove the callback that verifies certificates from C{ssl}."""
-        self._setVerify(ssl, self._verifyMode(ssl), self.null)
 
     def explain(self, ssl: Any, result: int) -> Exception | None:
         """
@@ -129,13 +125,17 @@ class FastEngine(TLSEngine):
 
     def _shakeHands(self) -> bool:
         binding, ssl = self._binding, self._ssl
-        result = binding.sslHandshake(ssl)
-        if result <= 0 and binding.sslGetError(ssl, result) == binding.wantRead:
-            return False
         connection: Any = self.connection
-        if result <= 0 or connection._verify_helper is not None:
-            # pyOpenSSL keeps the exceptions of its callbacks for this.
-            connection._raise_ssl_error(ssl, result)
+        verifies = connection._verify_helper is not None
+        result = binding.sslHandshake(ssl)
+        if result <= 0 and not verifies and binding.sslGetError(ssl, result) == binding.wantRead:
+            return False
+        if result <= 0 or verifies:
+            try:
+                # pyOpenSSL keeps the exceptions of its callbacks for this: by context, so the next call would get them.
+                connection._raise_ssl_error(ssl, result)
+            except SSL.WantReadError:
+                return False
         # OpenSSL has used all bytes of the handshake: what is left are data.
         self.isDry = not binding.bioMemData(self._intoSSL, binding.null)
         return bool(result > 0)
@@ -232,9 +232,9 @@ class FastEngine(TLSEngine):
         context = connection.get_context()
         # OpenSSL calls these callbacks for every alert, and pyOpenSSL then needs the connection.
         watched = "_info_callback" in vars(connection) or context._info_callback
-        self._needed = connection if watched else context
-        # The connection's own callback is freed with the connection: OpenSSL would keep its address.
-        self._binding.dropVerifier(self._ssl)
+        # OpenSSL keeps the address of the callback that verifies. One of its own would be freed with the connection.
+        hasOwn = connection._verify_helper is not context._verify_helper
+        self._needed = connection if watched or hasOwn else context
         # The connection must never use the BIOs that settle() frees.
         connection._into_ssl = connection._from_ssl = None
         self.connection = None

@@ -34,6 +34,7 @@ from mailgate.test.support.failures import (
     settingsOfGroup,
     shakes,
 )
+from mailgate.test.support.watching import RecordingWatch
 from mailgate.testing import Attempt, CheckedSession, requestFor, routeTo
 from mailgate.testing.fakes import makeSession
 from mailgate.tls.errors import CertificateError
@@ -188,6 +189,26 @@ class LoneTests(RetryCase):
         self.assertEqual(peer.connections, 1)
         self.serve(attempt, POP)
         self.assertEqual(peer.connections, 1)
+        attempt.session.leave()
+        self.assertEqual(peer.connections, 0)
+
+    def test_watchRaises(self) -> None:
+        """A session that an exception ends after the backend has accepted it is counted once, and disconnected."""
+
+        class Raising(RecordingWatch):
+            def attempted(self, *values: Any) -> None:
+                raise KeyError("watch")
+
+        text = "[upstream one]\nserver = 192.0.2.1:110\n[server x]\nprotocol = pop3\nlisten = 127.0.0.1:110\n"
+        upstreams = Upstreams(parse(f"{text}proxy_pass = one\n"), NamingReactor(MemoryReactorClock()))
+        (peer,) = upstreams.groups[0].peers
+        attempt = Attempt(POP3, route=routeTo(BackendGroup("one")), upstreams=upstreams, watch=Raising())
+        transport = attempt.accept()
+        attempt.says(POP.greeting, *POP.prelude, POP.accepted)
+        self.failureResultOf(attempt.result, KeyError)
+        self.assertTrue(transport.aborted)
+        self.assertTrue(attempt.hasNoTimers())
+        self.assertEqual(peer.connections, 0)
         attempt.session.leave()
         self.assertEqual(peer.connections, 0)
 

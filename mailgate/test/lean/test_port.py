@@ -248,6 +248,24 @@ class AcceptingTests(Case):
         self.assertIsInstance(factory.made[0].reason, KeyError)
         self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
 
+    def test_protocolRaisesTwice(self) -> None:
+        """If it raises again when it loses the connection, both exceptions are logged."""
+
+        class Raising(Greeting):
+            def connectionMade(self) -> None:
+                raise KeyError("made")
+
+            def connectionLost(self, reason: Any = None) -> None:
+                raise ValueError("lost")
+
+        kinds = iter([Raising, Greeting])
+        self.listen(Greetings(lambda: next(kinds)()))
+        far, other = self.dial(), self.dial()
+        self.poller.doRead()
+        self.assertEqual((far.recv(10), other.recv(10)), (b"", b"+OK\r\n"))
+        self.assertEqual(len(self.flushLoggedErrors(KeyError)), 1)
+        self.assertEqual(len(self.flushLoggedErrors(ValueError)), 1)
+
 
 class Full:
     """An C{epoll} that cannot watch another descriptor."""

@@ -371,6 +371,18 @@ class Contract:
             self.assertRaises(ZeroDivisionError, introduce, engine, self.serverPeer())
             self.assertFalse(engine.handshaken)
 
+    def test_verifierRaisesAtOnce(self):
+        """It does so before the handshake goes on: another connection of the context must not get the exception."""
+        context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        context.set_verify(SSL.VERIFY_NONE, lambda *args: 1 // 0)
+        engine, peer = makeEngine(OldFactory(context), False, self.kind), self.serverPeer()
+        self.assertFalse(engine.handshake())
+        carry(engine, peer)
+        peer.handshake()
+        carry(peer, engine)
+        self.assertRaises(ZeroDivisionError, engine.handshake)
+
     def test_firstData(self):
         """Data that arrive with the end of the handshake are read."""
         for said in (b"", b"a001 NOOP\r\n"):
@@ -483,6 +495,31 @@ class Contract:
         carry(peer, engine)
         self.assertRaises(PeerClosed, engine.read)
         self.assertIn((kept(), SSL.SSL_CB_READ_ALERT), seen)
+
+    def test_forgetVerifier(self):
+        """
+        A connection's own callback that verifies outlives it: OpenSSL keeps its address as long as the engine lives.
+        """
+
+        class Verifier:
+            def __call__(self, *args: object) -> bool:
+                return True
+
+        verifier = Verifier()
+        connection = SSL.Connection(SSL.Context(SSL.TLS_CLIENT_METHOD))
+        connection.set_verify(SSL.VERIFY_PEER, verifier)
+        connection.set_connect_state()
+        engine, peer = self.kind(connection), self.serverPeer()
+        introduce(engine, peer)
+        engine.forget()
+        kept = weakref.ref(verifier)
+        del connection, verifier
+        gc.collect()
+        self.assertIsNotNone(kept())
+        self.assertTalks(engine, peer)
+        del engine
+        gc.collect()
+        self.assertIsNone(kept())
 
     def test_oldFactory(self):
         """A factory of contexts works for both sides."""
