@@ -4,7 +4,8 @@ mailgate: a gateway for IMAP4, POP3, SMTP and ManageSieve on Twisted. Its packag
     directives, login         the grammar of gateway.ini; the values of a login
     system, log, tls          rights and files of the process; the log; TLS contexts, certificates and engines
     lean, net                 connections on raw descriptors; addresses, host names and the PROXY protocol
-    session, interfaces       the record of a connection; the interfaces of extension points
+    sessionids, session       the id of a connection; its record
+    interfaces                the interfaces of extension points
     relay, backend            the relay of a proxied session; connections to backends, and the login there
     frontend, auth            connections of clients until the relay begins; authenticators
     protocols                 what differs between IMAP, POP3, SMTP and ManageSieve

@@ -194,7 +194,8 @@ class IWatch(Interface):
         @param session: the record.
         @param place: the L{mailgate.backend.place.Place}.
         @param error: why it failed; L{None} after a success.
-        @param connected: the seconds until the TCP connection was there; L{None} if it never was.
+        @param connected: the seconds until the TCP connection was there; L{None} if it never was. Of a backend that
+            greets first it may be the round trip of another connection to it, in the second before.
         @param seconds: the seconds of the whole attempt.
         """
 

@@ -42,8 +42,8 @@ class Destination:
     @ivar family: the address family.
     @ivar raw: the address as the system takes it.
     @ivar address: the address as Twisted has it.
-    @ivar roundTrip: what the system took for the last connection of which that was asked, in seconds.
-    @ivar asked: when that was; 0 before.
+    @ivar roundTrip: how many seconds the system took to connect, when it was last asked (L{Outgoing.connectedAt}).
+    @ivar asked: when that was, in seconds of the clock of the sessions; 0 before.
     """
 
     __slots__ = ("address", "asked", "family", "raw", "roundTrip")
@@ -222,7 +222,7 @@ class Outgoing(StreamTransport):
         packet makes a great difference, and then the connection takes long enough for a question of its own.
 
         @param began: when the attempt began, in seconds of any clock.
-        @param noticed: the time of this call.
+        @param noticed: the time of this call, of the same clock.
         """
         if not self._isGreeted:
             return noticed

@@ -79,12 +79,13 @@ class PhaseTests(SynchronousTestCase):
         self.assertIs(ledger.reached, Phase.COMMAND)
 
     def test_end(self):
-        """END does not change the phase that was reached."""
+        """END does not change the phase that was reached, also if it is entered again."""
         ledger = session()
         ledger.enter(Phase.BACKEND_LOGIN)
-        ledger.end()
-        self.assertIs(ledger.phase, Phase.END)
-        self.assertIs(ledger.reached, Phase.BACKEND_LOGIN)
+        for _ in range(2):
+            ledger.end()
+            self.assertIs(ledger.phase, Phase.END)
+            self.assertIs(ledger.reached, Phase.BACKEND_LOGIN)
 
     def test_words(self):
         """The phases have the names in the design, each a different one."""

@@ -75,6 +75,12 @@ class AudienceTests(SynchronousTestCase):
         audience.limited("R2", "refused")
         self.assertEqual((own.events, self.events), ([("limited", "R2", "refused")], []))
 
+    def test_times(self) -> None:
+        """Only the gateway's own watch reads the times of sessions, so without it the dialogue settles them."""
+        application = RecordingWatch()
+        self.assertTrue(Audience(RecordingWatch(), application, self.journal).readsTimes)
+        self.assertFalse(Audience(None, application, self.journal).readsTimes)
+
     def test_chosen(self) -> None:
         """Without an application the gateway's own is called directly; without both there is none."""
         own = RecordingWatch()

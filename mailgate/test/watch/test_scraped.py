@@ -310,6 +310,24 @@ class ScrapedTests(SynchronousTestCase):
             "login_seconds imap 2.5:1 1.17",
         )
 
+    def test_refused(self) -> None:
+        """The backend refuses the login, and the client leaves: the backend has accepted none."""
+        self.begin(judge=PassThroughAuthenticator(Backend("192.0.2.1", 143)))
+        self.accept()
+        self.reply(b"NO wrong")
+        self.passes(4)
+        self.login.conversation.transport.lose()
+        self.assertScraped(
+            "connections other other 1",
+            "connections_ended client_left imap 1",
+            "logins plain backend_refused imap 1",
+            "backend_connect_seconds 192.0.2.1:143 ok 0.025:1 0.02",
+            "backend_login_seconds 192.0.2.1:143 refused 0.5:1 0.4",
+            "phase_seconds backend_login imap 0.5:1 0.4",
+            "phase_seconds command imap 30.0:1 12",
+            "phase_seconds connect imap 0.025:1 0.02",
+        )
+
     def test_tooMany(self) -> None:
         """The backend has accepted a login that it judges, and then a limit refuses it."""
         self.begin(judge=PassThroughAuthenticator(Backend("192.0.2.1", 143)), admission=FakeAdmission())

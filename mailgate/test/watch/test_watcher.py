@@ -184,6 +184,19 @@ class EventTests(WatcherCase):
             found = [(labels, sum(value[:-1]), value[-1]) for labels, value in totals[name]]
             self.assertEqual(sorted(found), expected)
 
+    def test_limited(self) -> None:
+        """
+        A limit refuses a login that the backend has accepted: its times count. A later one is refused before a backend
+        gets it, and those times do not count again.
+        """
+        record = session(backend="192.0.2.5:143", readings=[None, Phase.ACCEPT, 1000.0, Phase.CONNECT, 1000.0])
+        record.readings += Phase.BACKEND_LOGIN, 1000.25
+        for phase in (Phase.BACKEND_LOGIN, Phase.AUTH):
+            record.phase = phase
+            self.watcher.denied(record, Denial(Trouble.SESSIONS))
+            for name in ("mailgate_backend_connect_seconds", "mailgate_backend_login_seconds"):
+                self.assertEqual(self.values(name), {("192.0.2.5:143", "ok"): 1})
+
     def test_questions(self) -> None:
         """Authentication services and the cache."""
         self.watcher.asked("127.0.0.1:9000", "accepted", 0.1)
