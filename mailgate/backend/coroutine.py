@@ -99,6 +99,8 @@ class Task:
             return
         except BaseException as raised:
             self._coroutine = self._awaited = None
+            # Its traceback has this frame: the garbage collector would have to find both, and what the login held.
+            error = None
             if not (self._cancelled and isinstance(raised, CancelledError)):
                 self._failed(Failure())
             return

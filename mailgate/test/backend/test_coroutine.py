@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
+from weakref import ref
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.python.failure import Failure
@@ -330,3 +331,25 @@ class CancelTests(SynchronousTestCase):
         run = Run(lambda: waited).start()
         waited.cancel()
         self.assertEqual([failure.type for failure in run.failures], [CancelledError])
+
+    def test_forgotten(self) -> None:
+        """What a cancelled login held, its password for example, is freed at once, and not by the garbage collector."""
+
+        class Held:
+            pass
+
+        async def holding(held: Held, wait: Any) -> None:
+            await wait
+
+        waits: tuple[Any, ...] = (Condition(), Deferred())
+        for wait in waits:
+            held = Held()
+            watched = ref(held)
+            task = Task(holding(held, wait), lambda failure: None)
+            del held
+            gc.disable()
+            self.addCleanup(gc.enable)
+            task.start()
+            self.assertIsNotNone(watched())
+            task.cancel()
+            self.assertIsNone(watched())
