@@ -63,10 +63,8 @@ class BufferedEnd(RelayEnd):
         target = self.relay.means.buffer[: self._size]
         count = os.readv(self.fd, (target,))
         if count:
-            if count < LITTLE:
-                self._size = LITTLE
+            self._slowDown(count, len(target))
             self._received(target[:count], count, len(target))
-            self._measure(count, len(target))
         else:
             self._cut()
 

@@ -218,11 +218,13 @@ class RelayEnd(BaseEnd):
             return
         self.moved += count
         self.relay.moved()
+        self._size = left = self._size - count - PIECE
+        if left < SAFE or left < count:
+            self._measure(count, size)
         peer = self.peer
         if peer.expected >= BEGUN:
             peer.expected = NOTHING
         peer._drain(pipe, count)
-        self._measure(count, size)
         if self.expected:
             self._acknowledge()
 
@@ -231,28 +233,33 @@ class RelayEnd(BaseEnd):
         target = self.relay.means.buffer[: self._size]
         count = os.readv(self.fd, (target,))
         if count:
-            if count < LITTLE:
-                self._size = LITTLE
+            self._slowDown(count, len(target))
             self._pass(target[:count], count)
-            self._measure(count, len(target))
         else:
             self._ended()
 
+    def _slowDown(self, count: int, size: int) -> None:
+        """Decide how the next bytes are read that are copied: they are read as a slow stream if they were few."""
+        if count < LITTLE:
+            self._size = LITTLE
+        else:
+            self._size -= count + PIECE
+            if self._size < MUCH:
+                self._measure(count, size)
+
     def _measure(self, count: int, size: int) -> None:
         """
-        Decide how many bytes the next read takes. The room of the receiver is asked seldom: that takes as long as
-        relaying a small message.
+        Decide how many bytes the next read takes, if the receiver's system takes fewer for sure than the last read has
+        brought. Asking it takes as long as relaying a small message. So it is asked only if they were many.
 
-        @param count: how many bytes the last read has brought, all of which have been sent.
+        @param count: how many bytes the last read has brought, which are not sent yet.
         @param size: how many it could have been.
         """
-        if self._size <= LITTLE:
-            # The receiver has not taken them, or is gone; or they were so few that the next read copies again.
-            return
-        left = self._size - count - PIECE
-        if left < SAFE:
-            left = max(SAFE, sendingRoom(self.peer.fd) // 2) if count == size else SAFE
-        self._size = left
+        left = self._size
+        if count > SAFE or count == size:
+            room = sendingRoom(self.peer.fd)
+            left = room - room // 4 - count
+        self._size = left if left > SAFE else SAFE
 
     def _pass(self, data: bytes | memoryview, size: int) -> None:
         self.moved += size
