@@ -218,9 +218,7 @@ class RelayEnd(BaseEnd):
             return
         self.moved += count
         self.relay.moved()
-        self._size = left = self._size - count - PIECE
-        if left < SAFE or left < count:
-            self._measure(count, size)
+        self._spend(count, size)
         peer = self.peer
         if peer.expected >= BEGUN:
             peer.expected = NOTHING
@@ -243,20 +241,19 @@ class RelayEnd(BaseEnd):
         if count < LITTLE:
             self._size = LITTLE
         else:
-            self._size -= count + PIECE
-            if self._size < MUCH:
-                self._measure(count, size)
+            self._spend(count, size)
 
-    def _measure(self, count: int, size: int) -> None:
+    def _spend(self, count: int, size: int) -> None:
         """
-        Decide how many bytes the next read takes, if the receiver's system takes fewer for sure than the last read has
-        brought. Asking it takes as long as relaying a small message. So it is asked only if they were many.
+        Decide how many bytes the next read takes: no more than the receiver's system takes for sure. Asking it takes as
+        long as relaying a small message. So it is asked only when the next read would bring less than the last one, and
+        that was large.
 
         @param count: how many bytes the last read has brought, which are not sent yet.
         @param size: how many it could have been.
         """
-        left = self._size
-        if count > SAFE or count == size:
+        left = self._size - count - PIECE
+        if left < count and (count > SAFE or count == size):
             # The system counts about 5 percent more than the bytes, at the usual size of packets.
             left = sendingRoom(self.peer.fd) * 15 // 16 - count
         self._size = left if left > SAFE else SAFE

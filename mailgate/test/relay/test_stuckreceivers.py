@@ -122,13 +122,13 @@ class BoundTests(StuckCase):
     def test_fast(self) -> None:
         """A fast receiver is sent large pieces, because the system has room for them."""
         sizes: list[int] = []
-        measure = relayend.RelayEnd._measure
+        spend = relayend.RelayEnd._spend
 
         def noting(end: Any, count: int, size: int) -> None:
             sizes.append(size)
-            measure(end, count, size)
+            spend(end, count, size)
 
-        self.patch(relayend.RelayEnd, "_measure", noting)
+        self.patch(relayend.RelayEnd, "_spend", noting)
         for combination in COMBINATIONS:
             sizes.clear()
             relayed = self.relayed(*combination)
