@@ -255,10 +255,7 @@ class ProxyServer(Hooks, Patience):
 
     # Commands.
 
-    def dataReceived(self, data: bytes) -> None:
-        if self._successor is not None:
-            self._successor.dataReceived(data)
-            return
+    def dialogueReceived(self, data: bytes) -> None:
         session = self.session
         if not session.phase.listens:
             if session.phase is Phase.GREETING:
