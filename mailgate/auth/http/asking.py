@@ -24,7 +24,7 @@ from mailgate.auth.http.exchange import hasStatus
 from mailgate.auth.http.headers import FieldHeaders, PreparedHeaders, Values, valuesOf
 from mailgate.auth.http.requesting import NoCookies, NormalURL
 from mailgate.auth.http.services import SharedService
-from mailgate.lean.clock import deadlinesOf
+from mailgate.lean.clock import FINEST, ExactClock, deadlinesOf
 from mailgate.login import LoginRequest
 
 __all__ = ["FAILURES", "OF_THE_QUESTION", "REST", "Asking", "Service", "Unanswered"]
@@ -80,6 +80,8 @@ class Service:
         self._clock = clock
         self._acceptsMissing = acceptsMissing
         self._deadlines = deadlinesOf(clock, timeout)
+        self._exact = ExactClock(clock)
+        """Where the deadlines wait that a wait in the queue has left too short for a L{CoarseClock}."""
 
     def __str__(self) -> str:
         return str(self.shared.url)
@@ -97,6 +99,7 @@ class Service:
         @raise Unanswered: the service rejected this one request, or had no chance to answer.
         """
         asking.since = now = self._clock.seconds()
+        deadlines = self._deadlines if asking.patience >= FINEST else self._exact
         try:
             answered: Deferred[Any] = self._client.request(
                 "GET",
@@ -108,17 +111,17 @@ class Service:
                 cookies=self._cookies,
             )
             asking.cancel = answered.cancel
-            self._deadlines.put(asking, now + asking.patience)
+            deadlines.put(asking, now + asking.patience)
             response: IResponse = await answered
         except Exception as error:
             explained = self._explained(error, asking)
-            self._deadlines.drop(asking)
+            deadlines.drop(asking)
             self.queue.leave(asking.client)
             if explained is error:
                 raise
             raise explained from None
         # No "finally": the coroutine of a gateway that is gone must not let other logins of its queue go on.
-        self._deadlines.drop(asking)
+        deadlines.drop(asking)
         self.queue.leave(asking.client)
         headers: Headers = response.headers
         values: Values

@@ -18,6 +18,7 @@ from mailgate.auth.http.agent import KeepAliveAgent
 from mailgate.auth.http.asking import REST
 from mailgate.auth.http.authenticator import KIND
 from mailgate.auth.http.response import HTTPResponse, Status
+from mailgate.lean.clock import CoarseClock
 from mailgate.lean.reactor import LeanReactor
 from mailgate.limits.settings import LimitSettings
 from mailgate.limits.values import exempt
@@ -123,6 +124,29 @@ class QueueTests(QueueCase):
         self.clock.advance(10)
         self.assertReason(judged[2], "timed out after a long wait for a free connection to http://one:9000/auth")
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_hurried(self):
+        """A request that a wait has left little time ends exactly then, in a clock that is exact to a second, too."""
+        reactor, self.clock = self.clock, CoarseClock(self.clock)
+        reactor.advance(1000.25)
+        self.authenticator = self.make(self.agents)
+        judged = [self.authenticate() for _ in range(2)]
+        reactor.advance(2.75)
+        waiting = self.authenticate(), self.authenticate()
+        reactor.advance(56.5)
+        for number in range(2):
+            self.answer(number)
+            self.assertEqual(self.successResultOf(judged[number]), ROUTE)
+        # The two that have waited have 3.5 seconds left.
+        self.assertEqual(len(self.agent.asked), 4)
+        reactor.advance(3.25)
+        self.answer(2)
+        self.assertEqual(self.successResultOf(waiting[0]), ROUTE)
+        self.assertEqual(self.agent.cancelled, 0)
+        reactor.advance(0.25)
+        self.assertEqual(self.agent.cancelled, 1)
+        self.assertReason(waiting[1], "timed out after a long wait for a free connection to http://one:9000/auth")
+        self.assertEqual(reactor.getDelayedCalls(), [])
 
     def test_tooLate(self):
         """A login that gets a place when its time is over causes no request."""
