@@ -11,11 +11,15 @@ from math import inf
 
 from mailgate.limits.cells import Cells
 from mailgate.limits.interfaces import IBucket
+from mailgate.limits.table import dropOldest
 
 __all__ = ["Bucket", "LocalRates", "SharedRates", "earliness", "take"]
 
 _MOST_KEYS = 13000
-"""Keys that one process remembers, in about 3 MiB. The oldest is forgotten first."""
+"""
+Keys that one process remembers, in about 3 MiB. The oldest are forgotten first, many at once: of a flood from many
+addresses each new one would pay for a walk over the gaps that the ones before it have left.
+"""
 
 _INEXACT = 1e-6
 """By which part of an interval an event may be earlier than allowed: sums of floats are not exact."""
@@ -70,7 +74,7 @@ class LocalRates:
         bucket = self._buckets.get(key)
         if bucket is None:
             if len(self._buckets) >= _MOST_KEYS:
-                del self._buckets[next(iter(self._buckets))]
+                dropOldest(self._buckets)
             bucket = self._buckets[key] = Bucket()
         return bucket
 
