@@ -18,7 +18,7 @@ from mailgate.watch.tally import Totals
 
 __all__ = ["LONGEST", "PART", "WORK", "Reporter"]
 
-WORK = 0.002
+WORK = 0.0005
 """Seconds of looking at connections before the process serves clients again."""
 
 PART = 1000
