@@ -280,9 +280,14 @@ async def _look(keeper: Keeper, job: _Job) -> dict[str, Any]:
         ended: Deferred[None] = Deferred()
         job.waiting.append(ended)
         timer = keeper.clock.callLater(FIRST_ANSWER, _wake, job, ended)
-        await ended
-        if timer.active():
-            timer.cancel()
+        try:
+            await ended
+        finally:
+            # The client who has asked may have left.
+            if timer.active():
+                timer.cancel()
+            if ended in job.waiting:
+                job.waiting.remove(ended)
     return job.answer()
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.moves import FIRST_ANSWER, POLL, Order, Refusal, follow, move
@@ -179,6 +179,20 @@ class QuietTests(MovesCase):
         self.assertEqual(again["state"], "moved")
         self.pumped(121)
         self.assertEqual((self.placing.moves, self.clock.getDelayedCalls()), ({}, []))
+
+    def test_left(self) -> None:
+        """A client who has asked and leaves is not waited for: no timer is left, and the move goes on."""
+        slow = self.slow()
+        asked = self.begin(whenQuiet=True)
+        timers = len(self.clock.getDelayedCalls())
+        asked.cancel()
+        self.failureResultOf(asked, CancelledError)
+        self.assertEqual(len(self.clock.getDelayedCalls()), timers - 1)
+        slow.end()
+        # The move ends before the first answer would have been due.
+        self.pumped(POLL)
+        self.assertEqual(self.place(), TWO)
+        self.pumped(FIRST_ANSWER)
 
     def test_follow(self) -> None:
         """A move that is not known, or is another user's, is none."""
