@@ -15,6 +15,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from mailgate.keeper.messages import WireError
 from mailgate.keeper.placemessages import AGAIN, LEFT, STAYS, TOOK, Place, Placed, Seat
 from mailgate.keeper.questions import DEADLINE, Questions, deadlineFor, patienceFor
 from mailgate.store.settings import StoreSettings
@@ -39,13 +40,31 @@ class IListener(Protocol):
         Send a message.
 
         @param message: a L{Place} or a L{Seat}.
-        @raise Exception: the message is too long.
+        @raise WireError: the message is too long.
         """
 
 
 def nameOf(user: bytes) -> str:
     """Return a user as messages have him. C{user} is as in L{Owner}."""
     return user.decode("utf-8", "surrogateescape")
+
+
+def _isTold(listener: IListener, kind: type[Place | Seat], *fields: Any) -> bool:
+    """Send a message, and return whether that was possible. The login goes on in any case."""
+    try:
+        message = kind(*fields)
+    except ValueError:
+        # The name of the user is too long.
+        return False
+    try:
+        listener.send(message)
+    except WireError:
+        # The name of the user is too long.
+        return False
+    except Exception:
+        _log.failure("cannot tell the keeper about the place of a user")
+        return False
+    return True
 
 
 @define(eq=False)
@@ -108,11 +127,8 @@ class ProcessPlaces:
         question = questions.begin(owner)
         answered = question.answered
         assert answered is not None
-        try:
-            # A keeper in this process may answer at once.
-            listener.send(Place(question.number, owner.pool, nameOf(owner.user), proposal, owner.sticky.ttl))
-        except Exception:
-            # The name of the user is too long.
+        # A keeper in this process may answer at once.
+        if not _isTold(listener, Place, question.number, owner.pool, nameOf(owner.user), proposal, owner.sticky.ttl):
             questions.drop(question)
             return succeed("")
         if waited and not answered.called:
@@ -153,11 +169,7 @@ class ProcessPlaces:
         if self._listener is None:
             return
         user, sticky = nameOf(owner.user), owner.sticky
-        try:
-            self._listener.send(Seat(owner.pool, user, sitting.backend, instead, what, sticky.ttl, sticky.retain))
-        except Exception:
-            # The name of the user is too long.
-            return
+        _isTold(self._listener, Seat, owner.pool, user, sitting.backend, instead, what, sticky.ttl, sticky.retain)
 
     # The keeper.
 

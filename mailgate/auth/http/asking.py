@@ -81,7 +81,7 @@ class Service:
         self._acceptsMissing = acceptsMissing
         self._deadlines = deadlinesOf(clock, timeout)
         self._exact = ExactClock(clock)
-        """Where the deadlines wait that a wait in the queue has left too short for a L{CoarseClock}."""
+        """Where the deadlines wait that a wait in the queue has left too short for the coarse clock."""
 
     def __str__(self) -> str:
         return str(self.shared.url)

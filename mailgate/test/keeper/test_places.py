@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.logger import formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.keeper.messages import encode
 from mailgate.keeper.placemessages import AGAIN, LEFT, STAYS, TOOK, Place, Placed, Seat
 from mailgate.keeper.places import ProcessPlaces
 from mailgate.keeper.questions import DEADLINE, LOGGED_EVERY, MOST_WAITING
@@ -37,6 +38,11 @@ class Keeper:
         found = [each for each in self.heard if isinstance(each, Seat)]
         self.heard = [each for each in self.heard if not isinstance(each, Seat)]
         return [(each.user, each.backend, each.instead, each.what) for each in found]
+
+
+def refusing(message: Any) -> None:
+    """Write C{message} as a connection does, but nowhere."""
+    encode(message)
 
 
 class PlacesCase(SynchronousTestCase):
@@ -169,9 +175,27 @@ class QuestionTests(PlacesCase):
         self.places.detached(self.keeper)
         self.attach()
         long = Owner("imap", b"x" * 5000)
+        self.keeper.send = refusing  # type: ignore[method-assign]
         self.assertEqual(self.successResultOf(self.places.ask(long, "a:143")), "")
         self.places.seated(long, "a:143", "", False)
         self.places.left(long)
+        self.assertEqual(self.log(), "")
+
+    def test_defect(self) -> None:
+        """If a message cannot be sent for another reason, the login goes on, and the log has that reason."""
+        self.attach()
+
+        def failing(message: Any) -> None:
+            raise ZeroDivisionError
+
+        self.keeper.send = failing  # type: ignore[method-assign]
+        self.assertEqual(self.successResultOf(self.places.ask(JOE, "a:143")), "")
+        self.places.seated(JOE, "a:143", "", False)
+        self.assertEqual(self.log(), "\n".join(["cannot tell the keeper about the place of a user"] * 2))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 2)
+        # A question that was not asked is not waited for.
+        self.clock.advance(DEADLINE)
+        self.assertEqual(self.clock.getDelayedCalls(), [])
 
 
 class SeatTests(PlacesCase):
