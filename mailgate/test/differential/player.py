@@ -12,8 +12,8 @@ The steps of a script are lists of a verb and its arguments:
 - C{half}, C{close}, C{reset}: the client ends its connection, or only its direction.
 - C{use NUMBER}: the later steps are about that connection, from 1.
 - C{wait SECONDS}: time passes.
-- C{backend NUMBER VERB ...}: C{send}, C{blob}, C{deaf}, C{hear}, C{half}, C{close} or C{reset} at the last connection of
-  that backend.
+- C{backend NUMBER VERB ...}: C{send}, C{blob}, C{deaf}, C{hear}, C{half}, C{close} or C{reset} at the last connection
+  of that backend.
 
 After each step everything is done that follows from it, without time passing.
 """
