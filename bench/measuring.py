@@ -37,8 +37,12 @@ _QUIET = 0.0003
 _WARM = 8
 """Sessions before the first one whose memory counts: new ones reuse what they leave behind."""
 
+_WORKERS = 2
+"""The workers of the gateway one of which is replaced."""
+
 _PAUSE = 0.03
 _SETTLING = 5
+_STARTING = 20
 _GIB = 1024**3
 
 
@@ -193,23 +197,28 @@ class Meter:
         The resources of a new worker that has not served a client yet: MiB of memory that only it uses, and
         milliseconds of CPU. It replaces a worker that is killed for this.
 
-        @raise BenchmarkError: there is no new worker.
+        @raise BenchmarkError: there is no such worker, or no new one.
         """
+        before = self._awaitWorkers(_WORKERS)
         self.settle()
-        before = self._workers()
         os.kill(before[-1], signal.SIGKILL)
-        deadline = time.monotonic() + _SETTLING
-        while not (new := [pid for pid in self._workers() if pid not in before]):
-            if time.monotonic() > deadline:
-                raise BenchmarkError(f"{self.name} has not replaced a worker within {_SETTLING} seconds")
-            time.sleep(_PAUSE)
+        new = self._awaitWorkers(1, before)
         self.settle()
         return memory(new, "Private_Dirty") / 1024**2, cpu(new) * 1000
 
-    def _workers(self) -> list[int]:
-        """The processes that the master's children have started, the oldest first."""
-        _, _, *workers = descendants(self.running.pids)
-        return sorted(workers)
+    def _awaitWorkers(self, count: int, known: Sequence[int] = ()) -> list[int]:
+        """
+        Wait for C{count} workers besides C{known} ones, and return them, the oldest first.
+
+        @raise BenchmarkError: there are fewer.
+        """
+        deadline = time.monotonic() + _STARTING
+        # The master's child has started them.
+        while len(found := sorted(set(descendants(self.running.pids)[2:]).difference(known))) < count:
+            if time.monotonic() > deadline:
+                raise BenchmarkError(f"{self.name} has started {len(found)} of {count} workers in {_STARTING} seconds")
+            time.sleep(_PAUSE)
+        return found
 
     def memoryBySessions(self, tls: bool, fetched: bool, counts: Sequence[int]) -> Iterator[tuple[int, float]]:
         """Pairs of a number of idle sessions and the bytes per session. The proxy must be a new one."""

@@ -4,8 +4,12 @@ Tests of L{bench.measuring}, with clients that reach the backend without a proxy
 
 from __future__ import annotations
 
+import os
+import signal
+
 from twisted.trial.unittest import SynchronousTestCase
 
+from bench import measuring
 from bench.measuring import AuthCounter, Meter, Sessions, percentile
 from bench.processes import BenchmarkError
 from bench.test.direct import Direct, entered, services
@@ -65,3 +69,45 @@ class MeterTests(SynchronousTestCase):
         self.assertEqual(self.meter.loginCPU("plain", 40), 0)
         self.assertEqual(self.meter.pingCPU(False, 16), 0)
         self.assertEqual(self.meter.relayCPU(False, False, 1), 0)
+
+
+class WorkerTests(SynchronousTestCase):
+    """L{Meter.newWorker}, with processes that exist in lists only."""
+
+    MASTER, ZYGOTE, OLD, OTHER, NEW = range(1 << 23, (1 << 23) + 5)
+
+    def setUp(self):
+        site, children = entered(self, services())
+        self.meter = Meter(Direct("direct").start(site, children), AuthCounter(site.authPort))
+        self.killed: list[tuple[int, int]] = []
+        self.patch(os, "kill", lambda *arguments: self.killed.append(arguments))
+        self.patch(measuring, "_PAUSE", 0)
+
+    def appear(self, *moments):
+        """The processes of the gateway at one moment after the other; it remains as in the last one."""
+        left = list(moments)
+        self.patch(measuring, "descendants", lambda pids: left.pop(0) if left[1:] else left[0])
+
+    def test_late(self):
+        """The workers are awaited, as is the new one. The newest of the old ones is killed."""
+        head = [self.MASTER, self.ZYGOTE]
+        self.appear(
+            [self.MASTER], head, [*head, self.OLD], [*head, self.OLD, self.OTHER], [*head, self.OLD], [*head, self.NEW]
+        )
+        self.assertEqual(self.meter.newWorker(), (0, 0))
+        self.assertEqual(self.killed, [(self.OTHER, signal.SIGKILL)])
+
+    def test_none(self):
+        """Without workers nothing is killed, and the message says what is missing."""
+        self.patch(measuring, "_STARTING", 0)
+        self.appear([self.MASTER, self.ZYGOTE, self.OLD])
+        error = self.assertRaises(BenchmarkError, self.meter.newWorker)
+        self.assertEqual(str(error), "direct has started 1 of 2 workers in 0 seconds")
+        self.assertEqual(self.killed, [])
+
+    def test_notReplaced(self):
+        """If a worker is not replaced, there is no figure."""
+        self.patch(measuring, "_STARTING", 0)
+        self.appear([self.MASTER, self.ZYGOTE, self.OLD, self.OTHER])
+        self.assertRaises(BenchmarkError, self.meter.newWorker)
+        self.assertEqual(len(self.killed), 1)

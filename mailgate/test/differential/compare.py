@@ -42,7 +42,7 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> Iterator[tuple
     @param before: a transcript.
     @param after: the transcript of the same conversation in another tree.
     """
-    for key in ("error", "stopping", "descriptors left"):
+    for key in ("error", "refused", "stopping", "descriptors left"):
         if before.get(key) != after.get(key):
             yield -1, key, [str(before.get(key))], [str(after.get(key))]
     logs = [[list(step.get("log", ())) for step in transcript.get("steps", ())] for transcript in (before, after)]

@@ -15,6 +15,7 @@ import os
 import random
 import socket
 import sys
+from functools import cache
 from typing import Any
 
 from twisted.internet.epollreactor import EPollReactor
@@ -135,6 +136,19 @@ def _freePort() -> int:
 _LIMITS = ("limit_conn", "limit_req", "limit_early_drop", "limit_login")
 
 
+@cache
+def _isKnown(name: str) -> bool:
+    """Whether the gateway has a limit. Earlier releases have none."""
+    from mailgate.config import parse
+    from mailgate.directives import ConfigurationError
+
+    try:
+        parse(f"[mail]\n{name} = off\n[server imap]\nlisten = 127.0.0.1:143\nproxy_pass = 192.0.2.1:143\n")
+    except ConfigurationError:
+        return False
+    return True
+
+
 def configuration(script: Script, port: int, certificates: Certificates) -> str:
     """
     Return the ini file of a conversation's gateway.
@@ -143,8 +157,6 @@ def configuration(script: Script, port: int, certificates: Certificates) -> str:
     @param port: the port to listen on.
     @param certificates: the certificates.
     """
-    from mailgate.registry import SERVER
-
     sections = [line for line in script.options if line.startswith("[")]
     first = script.options.index(sections[0]) if sections else len(script.options)
     own, further = script.options[:first], script.options[first:]
@@ -156,8 +168,8 @@ def configuration(script: Script, port: int, certificates: Certificates) -> str:
         "server_name = gate.example",
         f"ssl_certificate = {certificates.path}",
         f"ssl_certificate_key = {certificates.path}",
-        # All clients of a conversation have one address. Earlier releases have no limits.
-        *(f"{name} = off" for name in _LIMITS if name in SERVER.known),
+        # All clients of a conversation have one address.
+        *(f"{name} = off" for name in _LIMITS if _isKnown(name)),
         "[server it]",
         f"protocol = {script.protocol}",
         f"listen = 127.0.0.1:{port} {script.listen}",
@@ -187,6 +199,21 @@ def _play(reactor: _Reactor, script: Script, certificates: Certificates) -> dict
     return told
 
 
+def _attempted(reactor: _Reactor, script: Script, certificates: Certificates) -> dict[str, Any]:
+    """Return the transcript, or C{refused} with the reason why the gateway cannot have this configuration."""
+    from mailgate.directives import ConfigurationError
+
+    for _ in range(5):
+        try:
+            return _play(reactor, script, certificates)
+        except ConfigurationError as error:
+            return {"name": script.name, "refused": str(error)}
+        except Exception as error:
+            # Another process may have taken the port meanwhile.
+            told = {"name": script.name, "error": f"{type(error).__name__}: {error}"}
+    return told
+
+
 def main() -> None:
     """Play the scripts that come through standard input."""
     os.urandom = _unrandom
@@ -196,16 +223,13 @@ def main() -> None:
     certificates = Certificates(sys.argv[1])
     for _ in range(5):
         reactor.iterate(0)
-    for number, line in enumerate(sys.stdin):
-        if number == 0:
+    isWarm = False
+    for line in sys.stdin:
+        script = Script.fromJSON(json.loads(line))
+        told = _attempted(reactor, script, certificates)
+        if "steps" in told and not isWarm:
             # The first conversation imports modules and opens descriptors that stay.
-            _play(reactor, Script.fromJSON(json.loads(line)), certificates)
             gc.freeze()
-        for _ in range(5):
-            try:
-                told = _play(reactor, Script.fromJSON(json.loads(line)), certificates)
-                break
-            except Exception as error:
-                # Another process may have taken the port meanwhile.
-                told = {"name": json.loads(line)["name"], "error": f"{type(error).__name__}: {error}"}
+            isWarm = True
+            told = _attempted(reactor, script, certificates)
         print(json.dumps(told), flush=True)

@@ -6,13 +6,14 @@ The steps of a script are lists of a verb and its arguments:
 
 - C{connect}: a new connection of the client. The later steps are about it.
 - C{send TEXT}: the client sends.
+- C{blob SIZE}: the client sends a line of about that many bytes.
 - C{tls}, C{tls resume}: the client begins a handshake; it resumes the session of an earlier connection.
 - C{deaf}, C{hear}: the client stops or begins to read.
 - C{half}, C{close}, C{reset}: the client ends its connection, or only its direction.
 - C{use NUMBER}: the later steps are about that connection, from 1.
 - C{wait SECONDS}: time passes.
-- C{backend NUMBER VERB ...}: C{send}, C{deaf}, C{hear}, C{half}, C{close} or C{reset} at the last connection of that
-  backend.
+- C{backend NUMBER VERB ...}: C{send}, C{blob}, C{deaf}, C{hear}, C{half}, C{close} or C{reset} at the last connection
+  of that backend.
 
 After each step everything is done that follows from it, without time passing.
 """

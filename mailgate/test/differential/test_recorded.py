@@ -56,6 +56,25 @@ class RecordedTests(SynchronousTestCase):
         self.assertNotIn("'error'", everything)
 
 
+class RefusedTests(SynchronousTestCase):
+    """Conversations that a tree is too old for."""
+
+    if UNAVAILABLE:
+        skip = UNAVAILABLE
+
+    def test_refused(self) -> None:
+        """A configuration that the gateway refuses is named; it stops no other conversation, and is a difference."""
+        first, second = (
+            Script(name, "pop3", [["connect"]], backends=[Backend()], options=[*options, "proxy_pass = 192.0.2.1:110"])
+            for name, options in (("unknown", ["later = on"]), ("known", []))
+        )
+        transcripts = play(HERE, [first, second])
+        self.assertIn("[server it] later: ", transcripts["unknown"]["refused"])
+        self.assertEqual(transcripts["known"]["steps"][0]["client1"], [">+OK POP3 ready\r\n"])
+        ((_, what, _, _),) = differences({"name": "unknown", "steps": []}, transcripts["unknown"])
+        self.assertEqual(what, "refused")
+
+
 class ScriptTests(SynchronousTestCase):
     """L{Script} and the generator."""
 
