@@ -79,7 +79,7 @@ class IAuthenticator(Interface):
 
     def close() -> None:
         """
-        Close connections and files; the gateway has stopped.
+        Close connections and files; the gateway has stopped. If it is started again, it asks this authenticator again.
 
         The gateway calls this only for authenticators that it made through a L{AuthenticatorKind}. The application
         closes those that it made itself.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
-from twisted.application.service import MultiService
+from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, DeferredList, gatherResults
 
 from mailgate.auth.authenticators import Authenticators
@@ -49,7 +49,7 @@ from mailgate.net.resolver import ResolverSettings
 from mailgate.net.reversedns import ReverseDNS
 from mailgate.net.sockets import ListeningSockets, ownSockets
 from mailgate.processstate import ProcessState
-from mailgate.registry import PROTOCOLS
+from mailgate.registry import AUTHENTICATORS, PROTOCOLS
 from mailgate.relay.portable import Relays
 from mailgate.relay.stream import StreamRelays
 from mailgate.scram.settings import ScramSettings
@@ -122,16 +122,15 @@ class Gateway(MultiService):
         self._journals = Journals(settings, logs, reactor)
         self._journal = self._journals.own
         self._watch = watchOf(self.state.watcher, watch, self._journal)
-        self._reactor: Any
-        self._relays: Relays
         if settings[EventSettings].isLean:
-            self._reactor = LeanReactor(reactor, BATCH if share is None else 1, self._journal)
-            self._relays = StreamRelays(self._reactor.poller, self._reactor.clock)
+            self._reactor: Any = LeanReactor(reactor, BATCH if share is None else 1, self._journal)
+            self._relays: Relays = StreamRelays(self._reactor.poller, self._reactor.clock)
         else:
             self._reactor, self._relays = reactor, Relays(reactor)
         self._naming = NamingReactor(self._reactor)
         self._sessionIds = self.state.ids.of(settings[NameSettings].name or "")
         self.listeners: list[Listener] = []
+        self._resting: list[Service] = []
         self._authenticators = Authenticators(self._naming, self._journal, self._watch)
         self.upstreams = Upstreams(settings, self._naming)
         self.upstreams.placing = self.state.placing
@@ -231,6 +230,7 @@ class Gateway(MultiService):
             watch=self._watch,
             admission=admission,
             guard=guard,
+            isOutside=kind not in AUTHENTICATORS,
         )
         for address in server.listen:
             yield ProxyServerFactory(record, server, address, means)
@@ -290,12 +290,23 @@ class Gateway(MultiService):
                 self.listeners.append(beside)
                 self.addService(beside)
 
-    def privilegedStartService(self) -> None:
+    def _bind(self) -> None:
         self._takeSockets()
+        try:
+            for listener in self.listeners:
+                listener.privilegedStartService()
+        except BaseException:
+            self.stopListening()  # An application may go on without this gateway.
+            raise
+
+    def privilegedStartService(self) -> None:
+        self._bind()
         super().privilegedStartService()
 
     def startService(self) -> None:
-        self._takeSockets()
+        self._bind()
+        if self.isDraining and not self.running:
+            self._revive()
         if self.state.watcher is not None and not self.running:
             self.state.watcher.lag.start()
         super().startService()
@@ -307,6 +318,14 @@ class Gateway(MultiService):
         if lean and not fastEngineWorks():
             text = "using pyOpenSSL's public API only (private API differs): TLS costs more CPU and memory; {remedy}"
             self._journal.warn(text, remedy="install pyOpenSSL 26.2 to 26.4 to avoid that")
+
+    def _revive(self) -> None:
+        """Find out about backends again, after a stop."""
+        self._draining.hasBegun = False
+        self.standing.open()
+        self.offers.open()
+        while self._resting:
+            self.addService(self._resting.pop())
 
     def _limitConnections(self) -> None:
         # Not earlier: the process may set its limit of open files after it has read the configuration.
@@ -397,6 +416,7 @@ class Gateway(MultiService):
             if isinstance(service, Following | HealthChecks | Learning):
                 # Logins are the next gateway's now, and sessions may last for days.
                 self.removeService(service)
+                self._resting.append(service)
         closed = self.stopListening()
         drained = self._draining.begin(farewell, patience, pace)
         return closed.addCallback(lambda _: drained).addBoth(self._flush)

@@ -183,7 +183,11 @@ class Offers:
         self._keys: dict[Known, str] = {}
         self._followers: list[_Follower] = []
         self._hasBegun = False
-        notices.subscribe(TOPIC, self._received)
+        self.open()
+
+    def open(self) -> None:
+        """Follow notices, from the beginning or again after L{close}."""
+        self._notices.subscribe(TOPIC, self._received)
 
     def close(self) -> None:
         """The gateway has no sessions left: follow no more notices."""

@@ -18,6 +18,7 @@ from mailgate.backend.offers import Announcement
 from mailgate.directives import ListenAddress, ServerSettings
 from mailgate.frontend.capabilities import configured
 from mailgate.frontend.debugging import Debugged
+from mailgate.frontend.outside import checked
 from mailgate.frontend.protocol import MailProtocol
 from mailgate.frontend.realip import HeaderReader, RealIPSettings
 from mailgate.frontend.settings import DialogueSettings
@@ -64,6 +65,7 @@ class Means:
     @ivar watch: follows the connections; L{None} if nothing does.
     @ivar admission: the limits for connections and sessions; L{None} for none.
     @ivar guard: the limits for logins; L{None} for none.
+    @ivar isOutside: whether C{authenticator} is not mailgate's own, so that its answers are checked.
     """
 
     authenticator: IAuthenticator
@@ -83,6 +85,7 @@ class Means:
     watch: IWatch | None = None
     admission: IAdmission | None = None
     guard: ILoginGuard | None = None
+    isOutside: bool = False
 
 
 def _dialogueOf(record: MailProtocol, settings: ServerSettings) -> DialogueSettings:
@@ -118,8 +121,9 @@ class ProxyServerFactory(Factory):
         self.authName = record.authName
         # Copied here: dialogues read them often.
         self.authenticator = authenticator = means.authenticator
+        answer = authenticator.answer if IAnswering.providedBy(authenticator) else authenticator.authenticate
         self.answer: Callable[[LoginRequest], Awaitable[Route | Denial]] = (
-            authenticator.answer if IAnswering.providedBy(authenticator) else authenticator.authenticate
+            checked(answer) if means.isOutside else answer
         )
         """Returns what a login awaits: the answer of the authenticator."""
         self.connector = means.connector

@@ -272,9 +272,6 @@ class Login(Task):
                 answer = await self._prove(self._exchange, answer)
             if not isinstance(answer, Route):
                 return _denialOf(answer)
-            user: object = answer.user
-            if not isinstance(user, bytes):
-                raise TypeError(f"the authenticator returned a user of type {type(user).__name__} instead of bytes")
         except InvalidResponse:
             raise
         except Exception:
@@ -285,7 +282,7 @@ class Login(Task):
             return Denial(Trouble.TEMPORARY)
         if authzid and answer.authzid is None:
             return Denial(Trouble.UNAUTHORIZED, reason="the authenticator did not confirm the authorization identity")
-        if not user and request.credentials.method is not Method.NONE:
+        if not answer.user and request.credentials.method is not Method.NONE:
             return Denial(Trouble.DENIED, reason="neither the client nor the authenticator named a user")
         return answer
 

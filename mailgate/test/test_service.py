@@ -160,6 +160,20 @@ class HealthTests(GatewayCase):
         await self.gateway.drain(False, 5)
         self.assertFalse(checks.running)
 
+    async def test_again(self):
+        """A gateway that is started again checks its servers, and follows what becomes known of them."""
+        self.gateway = Gateway(self.settings(), self.reactor)
+        cared = list(self.gateway)
+        self.start()
+        await self.gateway.stopService()
+        self.gateway.startService()
+        self.assertEqual(set(self.gateway), set(cared))
+        self.assertTrue(all(service.running for service in self.gateway))
+        for failing, state in ((False, "up"), (True, "down")):
+            key = f"store/127.0.0.1:{self.ports['other']}"
+            self.gateway.notices.publish("verdict", key, {"failing": failing})
+            self.assertEqual(self.states(self.gateway), [state])
+
     def test_reload(self):
         """The gateway of the next configuration reviews what it takes over."""
         checked = self.settings()
@@ -346,6 +360,17 @@ class StartTests(GatewayCase):
         await self.loggedIn()
         await self.gateway.stopService()
         self.gateway.startService()
+        self.assertFalse(self.gateway.isDraining)
+        await self.loggedIn()
+
+    async def test_takenLater(self):
+        """If one port cannot be bound, startService leaves none open: the application may go on without a gateway."""
+        with socket.create_server(("127.0.0.1", self.ports["pop3"])):
+            self.assertRaises(ListenError, self.gateway.startService)
+        self.assertEqual([listener.port for listener in self.gateway.listeners], [None] * 3)
+        self.assertFalse(self.gateway.running)
+        await self.assertRefused("imap")
+        self.start()
         await self.loggedIn()
 
 

@@ -82,6 +82,7 @@ class Conversation:
                 reverseDNS=reverseDNS,
                 makeSession=CheckedSession,
                 watch=self.watch,
+                isOutside=True,
                 **means,
             ),
         )

@@ -84,15 +84,19 @@ class Standing:
         upstreams.whenRecovered = self._recovered
         for group, peer in upstreams.everyPeer():
             self._begin(group, peer)
-        # What holds already has been applied.
-        self._isBeginning = True
-        for topic, subscriber in self._subscribers:
-            notices.subscribe(topic, subscriber)
-        self._isBeginning = False
+        self.open()
 
     @property
     def _subscribers(self) -> Iterator[tuple[str, Subscriber]]:
         yield from (("order", self._ordered), ("verdict", self._judged), ("rest", self._restsToo))
+
+    def open(self) -> None:
+        """Follow notices, from the beginning or again after L{close}."""
+        # What holds already has been applied.
+        self._isBeginning = True
+        for topic, subscriber in self._subscribers:
+            self._notices.subscribe(topic, subscriber)
+        self._isBeginning = False
 
     def close(self) -> None:
         """The gateway has no sessions left: follow no more notices."""

@@ -86,5 +86,12 @@ def watchOf(own: IWatch | None, application: IWatch | None, journal: Journal) ->
     @param own: the gateway's own watch, or L{None}.
     @param application: that of the application, or L{None}.
     @param journal: the log.
+    @raise TypeError: C{application} lacks methods of L{IWatch}.
     """
-    return own if application is None else Audience(own, application, journal)
+    if application is None:
+        return own
+    # Those of earlier releases lack "limited".
+    missing = [name for name in IWatch if name != "limited" and not callable(getattr(application, name, None))]
+    if missing:
+        raise TypeError(f"{type(application).__name__} is no IWatch: it has no {', '.join(sorted(missing))}")
+    return Audience(own, application, journal)

@@ -87,3 +87,11 @@ class AudienceTests(SynchronousTestCase):
         self.assertIs(watchOf(own, None, self.journal), own)
         self.assertIsNone(watchOf(None, None, self.journal))
         self.assertIsInstance(watchOf(None, own, self.journal), Audience)
+
+    def test_lacking(self) -> None:
+        """An application's object without methods of the interface is refused at once, not with each connection."""
+        lacking = type("Lacking", (), {"began": None, "ended": lambda self, session: None})()
+        error = self.assertRaises(TypeError, watchOf, None, lacking, self.journal)
+        self.assertEqual(
+            str(error), "Lacking is no IWatch: it has no asked, attempted, began, cached, denied, encrypted, relaying"
+        )
