@@ -50,6 +50,16 @@ class Options(usage.Options):
         ["config", "c", None, "The configuration, such as /etc/mailgate/gateway.ini (required).", os.path.abspath]
     ]
 
+    def parseArgs(self, *words: str) -> None:
+        """
+        Refuse words without an option, among them the name of the file if C{--config} is forgotten.
+
+        @param words: they.
+        @raise usage.UsageError: there is one.
+        """
+        if words:
+            raise usage.UsageError(f"{words[0]} stands without an option; name the configuration by --config FILE")
+
     def postOptions(self) -> None:
         if self["config"] is None:
             raise usage.UsageError("--config FILE is required")

@@ -153,7 +153,7 @@ class Connector:
         finally:
             if tries.failures:
                 tries.log(session.debugging or self._journal)
-        return tries.answer
+        return tries.explained()
 
     async def _tryAt(self, place: Place, login: BackendCredentials, tries: Tries) -> ProxyClient | None:
         """

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from attrs import evolve
+
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.errors import Cause
 from mailgate.backend.place import Place, Staying
@@ -209,6 +211,14 @@ class Tries:
         """
         if not self.failures or self.failures[-1][-1] != failure:
             self.failures = [*self.failures, (isError, isKnown, failure)]
+
+    def explained(self) -> Refusal | Denial:
+        """Return C{answer}; if it gives no cause, with that of the last failure, for operators."""
+        answer = self.answer
+        if not self.failures or not isinstance(answer, Denial) or answer.reason or answer.answer:
+            return answer
+        last = self.failures[-1][-1]
+        return evolve(answer, why=f"backend {last['backend']} {last['reason']}")
 
     def log(self, journal: Journal) -> None:
         """

@@ -20,6 +20,7 @@ from urllib.parse import urlencode, urlsplit
 from attrs import field, frozen
 
 from mailgate.cli.columns import shown
+from mailgate.log.journal import oneLine
 from mailgate.system.exitstatus import BAD_CONFIGURATION, NOT_PERMITTED, NOT_RUNNING, NOTHING_MATCHED, REFUSED
 
 __all__ = ["AdminClient", "NoAnswer", "Place", "placeOf"]
@@ -269,7 +270,7 @@ class AdminClient:
         if isGood:
             raise NoAnswer(f"{self.place} is not an admin server of mailgate", REFUSED)
         if response.status == 404 and isinstance(found, dict) and _NO_PATH not in str(found.get("detail", _NO_PATH)):
-            raise NoAnswer(shown(found["detail"], _LONGEST_PROBLEM), NOTHING_MATCHED, response.status)
+            raise NoAnswer(_sentence(str(found["detail"])), NOTHING_MATCHED, response.status)
         if response.status == 404:
             reason = "is it the address of metrics, or of a gateway of another release?"
             raise NoAnswer(f"{self.place} has no {path.partition('?')[0]}: {reason}", REFUSED, response.status)
@@ -299,5 +300,11 @@ def _problem(found: Any, response: http.client.HTTPResponse) -> str:
         title, detail = found.get("title"), found.get("detail")
         texts = [text for text in (title, detail) if isinstance(text, str) and text]
         if texts:
-            return shown(": ".join(texts), _LONGEST_PROBLEM)
+            return _sentence(": ".join(texts))
     return shown(f"{response.status} {response.reason}")
+
+
+def _sentence(text: str) -> str:
+    """Words of the gateway for a terminal. Their quotes stay as they are."""
+    cut = "..." if len(text) > _LONGEST_PROBLEM else ""
+    return oneLine(text[:_LONGEST_PROBLEM].encode("utf-8", "backslashreplace").decode()) + cut

@@ -81,8 +81,10 @@ class _Conversation:
             if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
                 reason = f"no gateway is running: cannot connect to {self._path}"
                 raise NoAnswer(reason, NOT_RUNNING) from None
-            status = NOT_PERMITTED if error.errno in (errno.EACCES, errno.EPERM) else REFUSED
-            raise NoAnswer(f"{self._path}: {error.strerror or error}", status) from None
+            reason, status = f"{self._path}: cannot connect: {error.strerror or error}", REFUSED
+            if error.errno in (errno.EACCES, errno.EPERM):
+                reason, status = f"{reason}; run the command as root or as the user that started it", NOT_PERMITTED
+            raise NoAnswer(reason, status) from None
         return self.line()
 
     def say(self, line: bytes) -> None:

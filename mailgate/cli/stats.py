@@ -77,7 +77,9 @@ def _numbers(stats: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         recent = each.get("per_second")
         yield label, f"{amount(each.get('total'))}, {'-' if recent is None else amount(recent) + '/s'}"
     backends = stats.get("backends") or {}
-    yield "backends", ", ".join(f"{count(backends.get(word))} {word}" for word in ("up", "down", "draining"))
+    numbers = ", ".join(f"{count(backends.get(word))} {word}" for word in ("up", "down", "draining"))
+    # It has no number of those that authentication services and account files name.
+    yield "backends", "none in the configuration" if backends and not any(backends.values()) else numbers
     workers = stats.get("workers") or {}
     restarts = workers.get("restarts")
     yield (

@@ -196,6 +196,8 @@ class Denial:
     @ivar isUnknownUser: whether the user does not exist. The client does not hear it, but the failure weighs double
         against its address in the rules against guessed passwords (C{limit_login}).
     @ivar isUnlimited: whether this login does not count for these rules.
+    @ivar why: the cause in words for operators who ask later (C{mailgate explain}), if C{reason} is empty because the
+        log has a line of its own about it.
     """
 
     trouble: Trouble
@@ -210,6 +212,7 @@ class Denial:
     isRepeat: bool = field(default=False, eq=False)
     isUnknownUser: bool = False
     isUnlimited: bool = False
+    why: str = field(default="", eq=False)
 
     @property
     def isLimit(self) -> bool:

@@ -186,7 +186,7 @@ class Reloading(MultiService):
             and demoSection(self.settings) is None
         ):
             self._log.warn(
-                "state_file is not set: a restart forgets known networks and blocks; set state_file = FILE, or off to "
+                "[mail] state_file: is not set: a restart forgets known networks and blocks; set a file, or off to "
                 "accept that"
             )
 

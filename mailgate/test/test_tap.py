@@ -46,7 +46,14 @@ class OptionsTests(SynchronousTestCase):
     def test_unknown(self):
         """Other arguments are refused."""
         self.assertRaises(UsageError, self.parse, "--config", "x", "--port", "143")
-        self.assertRaises(UsageError, self.parse, "--config", "x", "y")
+
+    def test_withoutOption(self):
+        """Words without an option are refused by name: who forgets --config sees what to write."""
+        for words in (("gateway.ini",), ("--config", "x", "gateway.ini")):
+            error = self.assertRaises(UsageError, self.parse, *words)
+            self.assertEqual(
+                str(error), "gateway.ini stands without an option; name the configuration by --config FILE"
+            )
 
     def test_help(self):
         """The help has the option, and the command that checks a configuration."""

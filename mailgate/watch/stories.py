@@ -116,7 +116,8 @@ class Stories:
         """
         told, reason, trouble = b"", "", None
         if isinstance(answer, Denial):
-            told, reason, trouble = answer.answer or answer.text or b"", answer.reason, answer.kind._value_
+            told, trouble = answer.answer or answer.text or b"", answer.kind._value_
+            reason = answer.reason or answer.why
         elif answer is not None:
             told = answer.reply.strip()
         story = self._story(session, now, "login")

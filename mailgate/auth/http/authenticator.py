@@ -192,7 +192,8 @@ class HTTPAuthenticator:
                 self._unanswered(error, asking)
                 continue
             return self._answerOf(values, asking)
-        return Denial(Trouble.TEMPORARY, wait=PAUSE if asking.reason else 0.0, reason=asking.reason)
+        why = "auth service {url} {reason}".format_map(asking.failures[-1][-1]) if asking.failures else ""
+        return Denial(Trouble.TEMPORARY, wait=PAUSE if asking.reason else 0.0, reason=asking.reason, why=why)
 
     def _awake(self) -> Sequence[Service]:
         """Return the services that are not skipped, or all if every one of them is."""
@@ -294,7 +295,7 @@ class HTTPAuthenticator:
                 doubt = partial(self._doubt, service, asking)
                 answer = route(request, values, self._default, dialect, self._may, doubt)
             except Unusable as reason:
-                outcome, answer = "failed", Denial(Trouble.TEMPORARY)
+                outcome, answer = "failed", Denial(Trouble.TEMPORARY, why=f"auth service {service} {reason}")
                 text = f', text "{printable(reason.quoted[:_MOST_QUOTED])}"' if reason.quoted else ""
                 fields = {"reason": str(reason), "rest": "", "text": text}
                 self._noted(self._journal.error, SERVICE_FAILED, service, asking, **fields)

@@ -103,10 +103,14 @@ class KeeperSockets:
 
     def _refused(self, option: str, place: str, error: OSError) -> ConfigurationError:
         why = error.strerror or str(error)
+        pidFile = self._settings[PIDSettings].path
+        isBeside = place.startswith(f"{pidFile}.")
         if error.errno == errno.EADDRINUSE:
-            isBeside = place.startswith(f"{self._settings[PIDSettings].path}.")
             why = "another mailgate with this pid file is running" if isBeside else "another process listens there"
         reason = f"cannot bind {place} for the keeper: {why}"
+        if isBeside:
+            # The file of pid decides about this place.
+            return ConfigurationError([Problem(self._settings.file, reason, "mailgate", "pid", pidFile)])
         return ConfigurationError([Problem(self._settings.file, reason, "mailgate", option)])
 
     def _boundPath(self, path: str) -> socket.socket:

@@ -26,9 +26,12 @@ PASS_ON = ProxySettings(passErrorMessage=True)
 class ConnectorTests(SynchronousTestCase):
     """L{mailgate.backend.connector.Connector.connect} with success and with failures."""
 
-    def assertTemporary(self, attempt: Attempt) -> None:
-        self.assertEqual(self.successResultOf(attempt.result), Denial(Trouble.TEMPORARY))
+    def assertTemporary(self, attempt: Attempt) -> Denial:
+        denial = self.successResultOf(attempt.result)
+        self.assertEqual(denial, Denial(Trouble.TEMPORARY))
         self.assertTrue(attempt.hasNoTimers())
+        assert isinstance(denial, Denial)
+        return denial
 
     def test_success(self) -> None:
         """The result is logged in, the session has the backend's name, and nothing is logged."""
@@ -50,7 +53,8 @@ class ConnectorTests(SynchronousTestCase):
         """A failed connect is a temporary failure and an error in the log with the address."""
         attempt = Attempt(POP3)
         attempt.refuse()
-        self.assertTemporary(attempt)
+        denial = self.assertTemporary(attempt)
+        self.assertEqual((denial.reason, denial.why), ("", "backend 192.0.2.99:110 refused the connection"))
         self.assertEqual(attempt.levels, ["error"])
         for part in ("backend 192.0.2.99:110", "refused", "phase connect", "client 192.0.2.7:40123", 'user "joe"'):
             self.assertIn(part, attempt.log[0])
@@ -261,6 +265,7 @@ class RefusalTests(SynchronousTestCase):
         """
         result, attempt = self.answer(self.NO)
         self.assertEqual(result, Denial(Trouble.TEMPORARY))
+        self.assertEqual(result.why, "backend 192.0.2.99:110 refused the login with -ERR [AUTH]")
         self.assertEqual(attempt.levels, ["error"])
         self.assertIn("refused the login with -ERR [AUTH],", attempt.log[0])
 

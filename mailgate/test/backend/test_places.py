@@ -264,9 +264,11 @@ class GroupTests(SynchronousTestCase):
         first = self.attempt("store", groups=self.groups)
         self.assertEqual(first.tried, [("192.0.2.1", 110)])
         again = self.attempt("store", groups=self.groups)
-        self.assertEqual(self.successResultOf(again.result), Denial(Trouble.TEMPORARY))
+        denial: Any = self.successResultOf(again.result)
+        self.assertEqual(denial, Denial(Trouble.TEMPORARY))
         self.assertEqual(again.tried, [])
         self.assertIn("backend upstream store has no usable server", again.log[0])
+        self.assertIn("backend upstream store has no usable server", denial.why)
         self.logIn(first)
         self.assertEqual(self.attempt("store", groups=self.groups).tried, [("192.0.2.1", 110)])
 

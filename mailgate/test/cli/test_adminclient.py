@@ -108,13 +108,13 @@ class AnswerTests(AdminTestCase):
 
     def test_problem(self) -> None:
         """A problem of the server is one escaped line; the status says whether the caller may do it."""
-        problem = {"type": "about:blank", "title": "bad query", "detail": "usr is no known parameter\n\x1b"}
+        problem = {"type": "about:blank", "title": "bad query", "detail": '"usr" is no known parameter\n\x1b'}
         for status, expected in ((400, REFUSED), (401, NOT_PERMITTED), (403, NOT_PERMITTED), (503, REFUSED)):
             self.errors.truncate(0)
             self.errors.seek(0)
             self.server.answer = lambda asked, status=status: (status, problem)  # type: ignore[misc]
             self.assertEqual(self.command("sessions"), expected)
-            self.assertEqual(self.errors.getvalue(), "refused: bad query: usr is no known parameter\\n\\x1b\n")
+            self.assertEqual(self.errors.getvalue(), 'refused: bad query: "usr" is no known parameter\\n\\x1b\n')
 
     def test_notOurs(self) -> None:
         """What is not JSON, or other JSON, is no admin server."""

@@ -56,6 +56,14 @@ workers      2 serving, 1 retiring, 0 restarts
 class StatsTests(AdminTestCase):
     """C{mailgate stats}."""
 
+    def test_noBackends(self) -> None:
+        """Backends that only an authentication service names are not said to be none that is up."""
+        stats = {**STATS, "backends": {"up": 0, "down": 0, "draining": 0}}
+        self.answers(stats)
+        self.assertEqual(self.command("stats"), 0)
+        self.assertIn("\nbackends     none in the configuration\n", self.out.getvalue())
+        self.assertNotIn("0 up", self.out.getvalue())
+
     def test_once(self) -> None:
         """The numbers, a line each."""
         self.answers(STATS)

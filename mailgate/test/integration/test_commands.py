@@ -276,4 +276,5 @@ class TroubleTests(CommandsTestCase):
                 status = main(["stop", "--config", os.path.join(self.folder, "gateway.ini")])
         finally:
             os.seteuid(0)
-        self.assertEqual((status, errors.getvalue()), (NOT_PERMITTED, f"{self.pidFile}.sock: Permission denied\n"))
+        reason = "cannot connect: Permission denied; run the command as root or as the user that started it"
+        self.assertEqual((status, errors.getvalue()), (NOT_PERMITTED, f"{self.pidFile}.sock: {reason}\n"))

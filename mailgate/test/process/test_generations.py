@@ -229,6 +229,13 @@ class GenerationsTests(SynchronousTestCase):
         self.generations.reopen()
         self.assertFalse(os.path.exists(self.log))
 
+    def test_stateFile(self) -> None:
+        """The start says in which section a state file is missing."""
+        with capturedLogs() as events:
+            self.generations._warnOfLimits(hasKeeper=True)
+        lines = [formatEvent(event) for event in events]
+        self.assertTrue(any(line.startswith("[mail] state_file: is not set: ") for line in lines), lines)
+
     def reopening(self) -> list[str]:
         """Return the messages that reopening the log files logs."""
         with capturedLogs() as events:

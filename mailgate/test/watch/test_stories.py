@@ -88,6 +88,14 @@ class StoriesTests(SynchronousTestCase):
         self.assertEqual([story["outcome"] for story in others], ["backend_refused", "backend_refused", "abandoned"])
         self.assertEqual([story["text"] for story in others], ["NO full", "-ERR [AUTH] no", ""])
 
+    def test_why(self) -> None:
+        """A cause of which the log has a line of its own is in the story as well."""
+        self.stories.denied(session(), Denial(Trouble.TEMPORARY, why="backend b:143 refused the connection"), 1001.0)
+        self.stories.denied(session(), Denial(Trouble.TEMPORARY, reason="no auth_file", why="other"), 1002.0)
+        self.assertEqual(
+            [story["reason"] for story in self.stories.take()], ["backend b:143 refused the connection", "no auth_file"]
+        )
+
     def test_noSecrets(self) -> None:
         """A story has no field for passwords, and texts are short."""
         tried = session(user=b"u" * 5000)

@@ -152,7 +152,9 @@ class JudgementTests(AuthenticatorTestCase):
         ):
             judged = self.authenticate()
             self.agent.answer("Auth-Status: OK", *fields)
-            self.assertEqual(self.successResultOf(judged), UNDECIDED)
+            denial = self.successResultOf(judged)
+            self.assertEqual(denial, UNDECIDED)
+            self.assertEqual(denial.why, f"auth service http://one:9000/auth {reason}")
             self.assertEqual(self.log(), [failed(reason) + text])
 
     def test_noPassword(self):
@@ -374,7 +376,10 @@ class FailoverTests(AuthenticatorTestCase):
         self.clock.advance(0.1)
         self.assertEqual((self.asked(), self.one.cancelled), ((1, 1), 1))
         self.clock.advance(60)
-        self.assertEqual(self.successResultOf(judged), UNDECIDED)
+        denial = self.successResultOf(judged)
+        self.assertEqual(denial, UNDECIDED)
+        self.assertIn("failed while processing the request: timed out after 60 seconds", denial.why)
+        self.assertNotIn("skipping", denial.why)
         reason = "failed while processing the request: timed out after 60 seconds, skipping it for 10 s"
         self.assertEqual(self.log()[0], failed(reason))
         self.assertEqual(self.clock.getDelayedCalls(), [])

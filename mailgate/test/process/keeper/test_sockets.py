@@ -143,7 +143,7 @@ class KeeperSocketsTests(SynchronousTestCase):
         first.open()
         error = self.assertRaises(ConfigurationError, second.open)
         reason = f"cannot bind {self.pid}.admin for the keeper: another mailgate with this pid file is running"
-        self.assertIn(reason, str(error))
+        self.assertIn(f"[mailgate] pid = {self.pid}: {reason}", str(error))
         self.assertEqual(second.descriptors(), {})
         self.assertEqual(self.files(), ["g.pid.admin", "g.pid.keeper"])
 
