@@ -1,6 +1,6 @@
 # -*- test-case-name: mailgate.test.keeper.admin.test_endpoints -*-
 """
-The parameters of the admin server's endpoints: what is said of each, and those that several endpoints have in common.
+The parameters of the admin server's endpoints: their form, and those that several endpoints have in common.
 """
 
 from __future__ import annotations
