@@ -5,7 +5,7 @@ order of commands.
 
 It inherits its parts: L{mailgate.frontend.framing} cuts lines, L{mailgate.frontend.intake} sets the pace of commands,
 L{mailgate.frontend.patience} holds the deadlines, L{mailgate.frontend.hooks} has the methods that each protocol
-overrides. L{mailgate.frontend.exchange} runs SASL, L{mailgate.frontend.loginflow} a login.
+overrides. L{mailgate.frontend.sasl} runs SASL, L{mailgate.frontend.loginflow} a login.
 
 Rules:
 
@@ -42,8 +42,9 @@ from mailgate.frontend.findings import peerOf
 from mailgate.frontend.framing import Unit
 from mailgate.frontend.handover import handOver
 from mailgate.frontend.hooks import Hooks
-from mailgate.frontend.loginflow import Login, authenticate, goOn
+from mailgate.frontend.loginflow import Login
 from mailgate.frontend.patience import Patience
+from mailgate.frontend.sasl import authenticate, goOn
 from mailgate.interfaces import IConnection
 from mailgate.lean.quickack import acknowledgeOn
 from mailgate.log.connection import peerName
@@ -368,6 +369,12 @@ class ProxyServer(Hooks, Patience):
         """Continue the SASL exchange with C{word}, the client's response in base64."""
         if self.countCommand() and self.exchange is not None:
             goOn(self, self.exchange, self.exchange.respond(word))
+
+    def explain(self, explanation: Exchange) -> None:
+        """Send the client the error of its refused token: C{explanation} is the exchange that has it."""
+        goOn(self, explanation, explanation.begin())
+        self.extend()
+        self.advance()
 
     @property
     def isAcknowledging(self) -> bool:

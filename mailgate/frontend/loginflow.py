@@ -11,7 +11,6 @@ that they let pass has ended, once. What they refuse is no failed login.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -22,114 +21,27 @@ from twisted.python.failure import Failure
 
 from mailgate.backend.client import ProxyClient
 from mailgate.backend.coroutine import Task
-from mailgate.frontend.disclosure import mechanismOf
-from mailgate.frontend.exchange import OFF, Exchange, Step, beginning, complaining, explaining
+from mailgate.frontend.exchange import explaining
 from mailgate.frontend.findings import clientOf
 from mailgate.frontend.lifetime import lifetimeOf
 from mailgate.frontend.loginlines import logBegun, logDenied, logJudged
-from mailgate.frontend.mechanisms import UNLISTED, InvalidResponse, InvalidToken, TooLongResponse
-from mailgate.frontend.refusing import deny
-from mailgate.frontend.scram import ScramExchange, beginningScram
-from mailgate.log.connection import (
-    CHALLENGED,
-    EXCHANGE_BEGUN,
-    MECHANISM_REFUSED,
-    RESPONSE_REFUSED,
-    about,
-    defect,
-)
+from mailgate.frontend.mechanisms import InvalidResponse
+from mailgate.frontend.refusing import canAnswer, deny, refuseResponse
+from mailgate.frontend.scram import ScramExchange
+from mailgate.log.connection import defect
 from mailgate.login import Credentials, Denial, LoginRequest, Method, Refusal, Route, Trouble
 from mailgate.session import FollowedSession, Outcome, Phase
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["Login", "authenticate", "goOn"]
+__all__ = ["Login"]
 
 _ANSWERS = (Route, Denial)
 # A tuple: building a union of types at each call would be slow.
 
 _SAYS_GOODBYE = re.compile(rb"(?mi)^(?:(?:\* )?BYE|421)\b")
 """Matches a backend's reply that contains a goodbye."""
-
-
-def authenticate(server: ProxyServer, name: bytes, initial: bytes | None) -> None:
-    """
-    Begin a SASL exchange with the client.
-
-    @param server: the dialogue.
-    @param name: the mechanism's name as the client wrote it.
-    @param initial: the initial response in base64, or L{None}.
-    """
-    taken: Container[bytes] = server.mechanisms
-    if server.dialogue.unlistedAuth:
-        taken = UNLISTED.union(server.mechanisms)
-    exchange = beginning(name, taken, lambda: server.salt) or beginningScram(server, name, taken)
-    session = server.session
-    if exchange is None:
-        if session.debugging is not None:
-            session.step(MECHANISM_REFUSED, mechanism=mechanismOf(name).decode("ascii"))
-        server.reply(server.unsupported)
-    else:
-        if session.debugging is not None:
-            session.step(EXCHANGE_BEGUN, mechanism=exchange.name, initial="no" if initial is None else "yes")
-        if initial is not None and len(initial) + 2 > server.dialogue.longestResponse:
-            goOn(server, exchange, TooLongResponse("response longer than sasl_max_response"))
-        else:
-            goOn(server, exchange, exchange.begin(initial))
-
-
-def goOn(server: ProxyServer, exchange: Exchange, step: Step | None) -> None:
-    """
-    Carry out a step of a SASL exchange: send the challenge, start the login, or refuse.
-
-    @param server: the dialogue.
-    @param exchange: the exchange.
-    @param step: its next step; L{None} if the login carries on with the exchange.
-    """
-    if step is None:
-        return
-    if isinstance(step, bytes):
-        server.exchange = exchange
-        server.session.enter(Phase.CHALLENGE)
-        if server.session.debugging is not None:
-            server.session.step(CHALLENGED, mechanism=exchange.name)
-        server.challenge(step)
-        return
-    server.exchange = None
-    if isinstance(step, Credentials):
-        if isinstance(exchange, ScramExchange):
-            Login(server, step, exchange).begin()
-        else:
-            server.login(step)
-    elif isinstance(step, Denial):
-        deny(server, step)
-    elif isinstance(step, InvalidToken) and exchange.last is None and _complains(server):
-        explanation = complaining(step)
-        goOn(server, explanation, explanation.begin())
-    else:
-        _refuseResponse(server, exchange, step)
-
-
-def _refuseResponse(server: ProxyServer, exchange: Exchange, error: InvalidResponse) -> None:
-    fields = {**about(server.session), "mechanism": exchange.name}
-    server.journal.info(RESPONSE_REFUSED, **fields, reason=str(error))
-    server.session.enterAgain()
-    wording = server.exchangeWording
-    server.reply(wording.get(type(error)) or wording[InvalidResponse])
-
-
-def _complains(server: ProxyServer) -> bool:
-    """Return whether a client of OAUTHBEARER gets the error of an invalid message."""
-    return server.dialogue.oauthError != OFF and _answers(server)
-
-
-def _answers(server: ProxyServer) -> bool:
-    """
-    Return whether the client can answer a challenge. If it has closed its side it cannot, and would never get the
-    refusal that follows.
-    """
-    return not server.inputEnded or b"\n" in server.buffer
 
 
 class Login(Task):
@@ -247,7 +159,7 @@ class Login(Task):
         isLast = server.hasFailedOften
         if isLast:
             server.lastReply(Trouble.FAILURES)
-        _refuseResponse(server, exchange, error)
+        refuseResponse(server, exchange, error)
         if isLast:
             server.end(Outcome.FAILURES)
         server.resume()
@@ -431,13 +343,11 @@ class Login(Task):
             # The next login may have none.
             server.successData = b""
         method = request.credentials.method
-        explanation = explaining(method, denial, server.dialogue.oauthError) if _answers(server) else None
+        explanation = explaining(method, denial, server.dialogue.oauthError) if canAnswer(server) else None
         if explanation is None:
             deny(server, denial)
         else:
-            goOn(server, explanation, explanation.begin())
-            server.extend()
-            server.advance()
+            server.explain(explanation)
 
 
 def _denialOf(answer: object) -> Denial:

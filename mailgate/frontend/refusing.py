@@ -1,19 +1,23 @@
 # -*- test-case-name: mailgate.test.frontend.test_refusals mailgate.test.frontend.test_limited -*-
 """
-Refuses a login, and ends the connection where the refusal or a limit demands it.
+Refuses a login, and ends the connection where the refusal or a limit demands it. Refuses an invalid response of a SASL
+exchange.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mailgate.frontend.exchange import Exchange
+from mailgate.frontend.mechanisms import InvalidResponse
+from mailgate.log.connection import RESPONSE_REFUSED, about
 from mailgate.login import Denial, Method, Trouble
 from mailgate.session import Outcome
 
 if TYPE_CHECKING:
     from mailgate.frontend.dialogue import ProxyServer
 
-__all__ = ["deny"]
+__all__ = ["canAnswer", "deny", "refuseResponse"]
 
 
 def deny(server: ProxyServer, denial: Denial) -> None:
@@ -46,3 +50,28 @@ def _ending(server: ProxyServer, denial: Denial) -> tuple[Outcome, Trouble] | No
         if server.tooFast >= server.mostTooFast:
             return Outcome.LIMITED, Trouble.TOO_FAST
     return None
+
+
+def refuseResponse(server: ProxyServer, exchange: Exchange, error: InvalidResponse) -> None:
+    """
+    Refuse a response of the client, which ends its SASL exchange.
+
+    @param server: the dialogue.
+    @param exchange: the exchange.
+    @param error: what is wrong with the response.
+    """
+    fields = {**about(server.session), "mechanism": exchange.name}
+    server.journal.info(RESPONSE_REFUSED, **fields, reason=str(error))
+    server.session.enterAgain()
+    wording = server.exchangeWording
+    server.reply(wording.get(type(error)) or wording[InvalidResponse])
+
+
+def canAnswer(server: ProxyServer) -> bool:
+    """
+    Return whether the client can answer a challenge. If it has closed its side it cannot, and would never get the
+    refusal that follows.
+
+    @param server: the dialogue.
+    """
+    return not server.inputEnded or b"\n" in server.buffer

@@ -21,16 +21,16 @@ from mailgate.keeper.history import WATCHED, WIDE, WIDE_APART, WIDE_KEPT, Histor
 from mailgate.keeper.incidents import Incidents
 from mailgate.keeper.interfaces import Collected, IMember, IOperator, IOthers
 from mailgate.keeper.limitstate import limitLines, limitsOf, restoreLimits
-from mailgate.keeper.past import Counted, Past, forget, isNews
+from mailgate.keeper.past import Counted
 from mailgate.keeper.placing import Placing
+from mailgate.keeper.processes import Processes
 from mailgate.keeper.recent import MOST_ENDS, Recent
 from mailgate.keeper.rings import DRAWN, Plots
 from mailgate.keeper.state import MOST_STATE, readState, writeState
-from mailgate.keeper.summing import Summing
-from mailgate.keeper.sums import Admission, Values, readValues, writeTotals
+from mailgate.keeper.sums import Values, writeTotals
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import IDefence
-from mailgate.watch.metrics import EVENTS, Kind, named
+from mailgate.watch.metrics import EVENTS, named
 from mailgate.watch.tally import Totals
 
 __all__ = ["MOST_GONE", "MOST_QUESTIONS", "MOST_ROWS", "Collected", "IMember", "IOperator", "Keeper"]
@@ -98,12 +98,9 @@ class Keeper:
         self.loadLimits: Callable[[], bytes | None] = lambda: None
         self.limitsChanged: Callable[[], object] = lambda: None
         self.clock = clock
-        self._admission = Admission()
-        self._past = Past(lambda: randomness(8).hex())
         self._events = Counted(f"keeper.{randomness(8).hex()}")
         self._gauges = Gauges(self._events)
-        self._counted: dict[str, Counted] = {}
-        self._summing = Summing(self._admission, self._past, self._events)
+        self._processes = Processes(self._events, lambda: randomness(8).hex())
         self._asking = Asking(lambda: self.members, self.whenComplete)
         self._scrapes: list[Deferred[Totals]] = []
         self._arrivals = Arrivals(clock, self.restoreSaved, runs)
@@ -119,7 +116,7 @@ class Keeper:
     @property
     def members(self) -> list[IMember]:
         """The processes that have a link now."""
-        return [counted.member for counted in self._counted.values() if counted.member is not None]
+        return [counted.member for counted in self._processes.linked]
 
     def join(self, member: IMember) -> None:
         """
@@ -127,14 +124,7 @@ class Keeper:
 
         @param member: the process.
         """
-        counted = self._counted.pop(member.name, None)
-        if counted is None:
-            counted = Counted(member.name, isBaseDue=member.name in self._past)
-        elif counted.member is None:
-            self._summing.changed()
-        counted.member, counted.pid, counted.reported = member, member.pid, self.clock.seconds()
-        # The latest are last.
-        self._counted[member.name] = counted
+        self._processes.join(member, self.clock.seconds())
         self._arrivals.arrived(member.name)
 
     def left(self, member: IMember) -> None:
@@ -143,27 +133,15 @@ class Keeper:
 
         @param member: the process.
         """
-        counted = self._counted.get(member.name)
-        if counted is None or counted.member is not member:
-            # It has come back already.
-            return
-        del self._counted[member.name]
-        counted.member, counted.gauges = None, {}
-        if counted.values:
-            self._counted[member.name] = counted
-        self._summing.changed()
-        self._fold()
+        if self._processes.left(member):
+            self._fold()
 
     def _fold(self) -> None:
         """Keep the values of single processes of the past within bounds."""
         if self.isLeaving or not self._arrivals.isComplete:
             # They may be back already, at the successor; or the state of the predecessor may know better.
             return
-        gone = [counted for counted in self._counted.values() if counted.member is None]
-        for counted in gone[: max(0, len(gone) - MOST_GONE)]:
-            self._past.fold(counted)
-            del self._counted[counted.name]
-            self._summing.changed()
+        self._processes.fold(MOST_GONE)
 
     def reported(
         self, member: IMember, totals: Totals | None, stories: Sequence[Mapping[str, Any]], isOwn: bool = False
@@ -177,16 +155,8 @@ class Keeper:
         @param stories: the stories since its last report.
         @param isOwn: whether it is this process, which need not check its own stories.
         """
-        counted = self._counted.get(member.name)
-        if counted is None or counted.member is not member:
+        if not self._processes.reported(member, totals, self.clock.seconds()):
             return
-        if totals is not None:
-            values = readValues(totals, worker=str(getattr(member, "slot", 0)))
-            gauges = {name: values.pop(name) for name in [*values] if named(name).kind is Kind.GAUGE}
-            # Most reports have counters alone.
-            counted.gauges = gauges or counted.gauges
-            counted.count(values)
-            counted.reported = self.clock.seconds()
         self.stories.add(stories, isOwn)
         self.sample()
 
@@ -194,20 +164,20 @@ class Keeper:
         """Keep the sums of this moment, if it is time for that."""
         now = self.clock.seconds()
         if self.history.isDue(now):
-            values = self._sums(_SAMPLED)
-            isWhole = all(each.gauges for each in self._counted.values() if each.member is not None)
+            values = self._processes.sums(_SAMPLED)
+            isWhole = all(each.gauges for each in self._processes.linked)
             if not self._arrivals.isComplete:
                 self.plots.interrupt()
             else:
                 self.plots.add(now, values if isWhole else {**values, "mailgate_sessions": {}})
             self.history.add(now, values)
         if self.wide.isDue(now):
-            self.wide.add(now, self._sums(WIDE))
+            self.wide.add(now, self._processes.sums(WIDE))
 
     def reportAges(self) -> dict[str, tuple[int, float]]:
         """Return for each process with a link, by its name, its process id and the seconds since its last report."""
         now = self.clock.seconds()
-        linked = (counted for counted in self._counted.values() if counted.member is not None)
+        linked = self._processes.linked
         return {counted.name: (counted.pid, max(0.0, now - counted.reported)) for counted in linked}
 
     def happened(self, name: str, labels: Sequence[str], reasons: Sequence[str] = ()) -> None:
@@ -295,16 +265,12 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
-        values = {**self._gauges.readLimits(self.limits), **self._sums(None)}
+        values = {**self._gauges.readLimits(self.limits), **self._processes.sums(None)}
         values.update(self._gauges.readStore(self.others))
         for name, rows in EVENTS.items():
             values[name] = {**dict.fromkeys(rows, 0), **values.get(name, {})}
-        linked = [counted for counted in self._counted.values() if counted.member is not None]
-        values.update(self._gauges.read(linked, self.clock.seconds(), self.loaded))
+        values.update(self._gauges.read(self._processes.linked, self.clock.seconds(), self.loaded))
         return values
-
-    def _sums(self, names: Sequence[str] | None) -> Values:
-        return self._summing.values(self._counted.values(), names)
 
     def recent(self, user: str | None = None) -> Sequence[Mapping[str, Any]]:
         """
@@ -384,25 +350,21 @@ class Keeper:
             self._restoreLimits(self.loadLimits())
         # The predecessor had an earlier configuration.
         self.loaded = max(self.loaded, loaded)
-        self._expect(members)
+        self._arrivals.expect(self._processes.missing(members))
         self._arrivals.handedOver()
         self.save()
-
-    def _isHere(self, name: str) -> bool:
-        counted = self._counted.get(name)
-        return counted is not None and counted.member is not None
 
     def state(self) -> bytes:
         """
         Return what a successor continues with: sums and stories, L{mailgate.keeper.state.MOST_STATE} bytes at most.
         """
-        admitted = {label: list(values) for label, values in self._admission.admitted.items()}
+        processes = self._processes
         header = {
-            **{"began": self.began, "loaded": self.loaded, "admitted": admitted},
+            **{"began": self.began, "loaded": self.loaded, "admitted": processes.admitted()},
             **{"incidents": self.incidents.write(), "plots": self.plots.write()},
         }
-        counted = [*self._counted.values(), self._events]
-        return writeState(header, self._past.write(), counted, self._arrivals.names, self.stories.lines())
+        counted = [*processes.counted, self._events]
+        return writeState(header, processes.past.write(), counted, self._arrivals.names, self.stories.lines())
 
     def stateToHandOver(self) -> bytes:
         """Return L{state}, with the tables of C{limits}, and the places."""
@@ -423,27 +385,15 @@ class Keeper:
         found = readState(state)
         if found is None:
             return False
-        self._summing.changed()
         self.began = min(self.began, found.moment("began", self.began))
         self.loaded = found.moment("loaded", self.loaded)
-        self._admission.restore(found.header.get("admitted"))
         self.incidents.restore(found.header.get("incidents"))
         self.plots.restore(found.header.get("plots"))
         self.plots.interrupt()
-        based = {counted.name for counted in found.counted if counted.base is not None}
-        for name in self._past.restore(found.past):
-            if name not in based:
-                forget(self._counted, name)
-        # Those that are gone for the longest time come first.
-        restored = {counted.name: counted for counted in found.counted if isNews(counted, self._counted, self._past)}
-        self._counted = {**restored, **self._counted}
+        self._processes.restore(found)
         self.stories.restore(found.stories)
-        self._expect(found.linked)
+        self._arrivals.expect(self._processes.missing(found.linked))
         self._fold()
         if self.placing is not None:
             self.placing.restore(found.places)
         return self._restoreLimits(limitsOf(found.limits))
-
-    def _expect(self, names: Collection[str]) -> None:
-        known = {each: self._counted.get(each) for each in names if not self._isHere(each)}
-        self._arrivals.expect({name: 0 if counted is None else counted.pid for name, counted in known.items()})

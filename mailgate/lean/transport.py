@@ -29,7 +29,8 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.declarations import Provides
 
-from mailgate.lean.descriptors import addressOf, ask, reset
+from mailgate.lean.addressed import Addressed
+from mailgate.lean.descriptors import reset
 from mailgate.lean.poller import BROKEN, READABLE, WRITABLE, Poller
 from mailgate.lean.tls import TLSLayer
 from mailgate.tls.makeengine import makeEngine
@@ -49,7 +50,7 @@ def _lost(error: OSError) -> Failure:
 
 
 @implementer(ITCPTransport, ITLSTransport, IPushProducer, IConsumer)
-class StreamTransport:
+class StreamTransport(Addressed):
     """A connection on a raw descriptor."""
 
     accepted = False
@@ -407,31 +408,6 @@ class StreamTransport:
     def getPeerCertificate(self) -> Any:
         connection = self.getHandle()
         return connection.get_peer_certificate() if connection is not None else None
-
-    # The addresses, and TCP.
-
-    def getPeer(self) -> Any:
-        return addressOf(self.family, self.rawPeer)
-
-    def getHost(self) -> Any:
-        return addressOf(self.family, self._ask("getsockname"))
-
-    def getTcpNoDelay(self) -> bool:
-        return self.family != socket.AF_UNIX and bool(self._ask("getsockopt", socket.IPPROTO_TCP, socket.TCP_NODELAY))
-
-    def setTcpNoDelay(self, enabled: bool) -> None:
-        if enabled is not self._noDelay and self.family != socket.AF_UNIX:
-            self._ask("setsockopt", socket.IPPROTO_TCP, socket.TCP_NODELAY, enabled)
-            self._noDelay = enabled
-
-    def getTcpKeepAlive(self) -> bool:
-        return bool(self._ask("getsockopt", socket.SOL_SOCKET, socket.SO_KEEPALIVE))
-
-    def setTcpKeepAlive(self, enabled: bool) -> None:
-        self._ask("setsockopt", socket.SOL_SOCKET, socket.SO_KEEPALIVE, enabled)
-
-    def _ask(self, method: str, *arguments: int) -> Any:
-        return ask(self.fd, self.family, method, *arguments)
 
     # The relay.
 

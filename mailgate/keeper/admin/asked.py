@@ -15,7 +15,7 @@ from attrs import field, frozen
 from twisted.web.http_headers import Headers
 
 from mailgate.directives import nearest
-from mailgate.keeper.admin.endpoints import Parameter
+from mailgate.keeper.admin.parameters import Parameter
 from mailgate.keeper.admin.replies import Refused
 
 __all__ = ["MOST_BODY", "Asked", "Peer", "decoded", "given", "objectIn", "queryIn"]

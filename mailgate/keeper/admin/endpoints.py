@@ -31,30 +31,12 @@ from mailgate.keeper.admin.examples import (
     STATS,
     WORKERS,
 )
+from mailgate.keeper.admin.parameters import BLOCK_REASON, BLOCKING, FILTERS, REASON, Parameter
 from mailgate.keeper.blocks import LONGEST_BLOCK, LONGEST_HOLD
 from mailgate.keeper.moves import LONGEST as LONGEST_MOVE
 from mailgate.watch.tokens import Level
 
-__all__ = ["ENDPOINTS", "FILTERS", "Endpoint", "Parameter"]
-
-
-@frozen
-class Parameter:
-    """
-    A parameter of a query, or a field of the JSON object in the body of a request.
-
-    @ivar name: its name.
-    @ivar kind: C{str}, C{float} (a number, 0 or more), C{int} (a whole number, 0 or more) or C{bool}.
-    @ivar help: what it is for, in a few words.
-    @ivar isRequired: whether it must be there.
-    @ivar most: the largest number.
-    """
-
-    name: str
-    kind: type
-    help: str
-    isRequired: bool = False
-    most: float = 10**9
+__all__ = ["ENDPOINTS", "Endpoint"]
 
 
 @frozen
@@ -92,40 +74,6 @@ class Endpoint:
         """The names of the segments of the path that vary."""
         return tuple(re.findall(r"{(\w+)}", self.path))
 
-
-FILTERS: tuple[Parameter, ...] = (
-    Parameter("user", str, "user name; * and ? are wildcards, upper and lower case are the same"),
-    Parameter("address", str, "address of the client, or its network, such as 192.0.2.0/24"),
-    Parameter("backend", str, "address of the backend, such as 10.0.0.1:143"),
-    Parameter("protocol", str, "name of the protocol: imap, pop3, smtp or sieve"),
-    Parameter("server", str, "name of the server section"),
-    Parameter("phase", str, "phase of the session, such as relay"),
-    Parameter("id", str, "id of the session"),
-    Parameter("older", float, "seconds: only sessions that are older"),
-    Parameter("stuck", float, "seconds: only logins that have been under way for longer"),
-)
-"""The parameters that choose sessions."""
-
-_LONGEST_BLOCK, _LONGEST_HOLD = int(LONGEST_BLOCK), int(LONGEST_HOLD)
-
-_BLOCKING = (
-    Parameter(
-        *("hold", float, "seconds for which the logins of the user are held; user must be the only filter"),
-        most=_LONGEST_HOLD,
-    ),
-    Parameter(
-        *(
-            "block",
-            float,
-            "seconds for which the user or address is blocked; these must be the only filters",
-        ),
-        most=_LONGEST_BLOCK,
-    ),
-)
-
-_BLOCK_REASON = Parameter("reason", str, "why, for the list of blocks and for the log")
-
-_REASON = Parameter("reason", str, "why, for the log and for the story of the session")
 
 _USER = "joe@example.org"
 _ADDRESS = "10.0.0.1:143"
@@ -275,7 +223,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "/api/1/sessions/{id}",
         Level.OPERATE,
         "End one session; the status is 404 if it has ended",
-        (_REASON,),
+        (REASON,),
         example={**KICKED, "ended": 1, "gateways": [{"name": "g1", "ended": 1}]},
         asks=f"/api/1/sessions/{A_SESSION['id']}",
         isChange=True,
@@ -290,10 +238,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (
             *FILTERS,
             Parameter("all", bool, "must be true if the filter means all sessions"),
-            _REASON,
+            REASON,
             Parameter("over", float, "seconds over which the ends are spread", most=3600),
             Parameter("dry_run", bool, "only count"),
-            *_BLOCKING,
+            *BLOCKING,
         ),
         example=KICKED,
         body={"user": _USER, "reason": "password changed"},
@@ -364,8 +312,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         "Block logins of a user, connections from an address or a network, or logins of a user at an address",
         (
             Parameter("thing", str, "the user, the address, the network, or USER ADDRESS", isRequired=True),
-            Parameter("for", float, "seconds until the block ends", isRequired=True, most=_LONGEST_BLOCK),
-            _BLOCK_REASON,
+            Parameter("for", float, "seconds until the block ends", isRequired=True, most=int(LONGEST_BLOCK)),
+            BLOCK_REASON,
         ),
         example=A_BLOCK,
         body={"thing": "198.51.100.0/24", "for": 7200, "reason": "abuse"},
@@ -387,8 +335,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         Level.ADMIN,
         "Hold the logins of a user, as for a move of the mailbox: they wait, and are then asked to try again later",
         (
-            Parameter("for", float, "seconds until the hold ends", isRequired=True, most=_LONGEST_HOLD),
-            _BLOCK_REASON,
+            Parameter("for", float, "seconds until the hold ends", isRequired=True, most=int(LONGEST_HOLD)),
+            BLOCK_REASON,
         ),
         example=A_HOLD,
         asks=f"/api/1/users/{_USER}/hold",

@@ -17,7 +17,8 @@ from mailgate._version import __version__
 from mailgate.directives import GatewaySettings
 from mailgate.keeper.admin.asked import Asked
 from mailgate.keeper.admin.callers import Caller
-from mailgate.keeper.admin.endpoints import ENDPOINTS, FILTERS, Endpoint
+from mailgate.keeper.admin.endpoints import ENDPOINTS, Endpoint
+from mailgate.keeper.admin.parameters import FILTERS
 from mailgate.keeper.admin.replies import Refused, Reply
 from mailgate.keeper.blocks import LIMIT as MOST_BLOCKS
 from mailgate.keeper.blocks import NoLimits, block, listBlocks, release, unblock, withDoubt

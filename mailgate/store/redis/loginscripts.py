@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_contract -*-
+# -*- test-case-name: mailgate.test.store.test_contract mailgate.test.store.test_redis -*-
 """
 The scripts for logins. They say in Lua what L{mailgate.store.memorylogins} says in Python.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_contract -*-
+# -*- test-case-name: mailgate.test.store.test_contract mailgate.test.store.test_redis -*-
 """
 What several scripts have in common: functions in Lua that read and write the values of
 L{mailgate.store.redis.loginscripts}.

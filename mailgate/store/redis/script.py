@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_contract -*-
+# -*- test-case-name: mailgate.test.store.test_contract mailgate.test.store.test_redis -*-
 """
 Scripts that the store runs: each is one round trip, and nothing else happens meanwhile. They need Redis 6.2 or Valkey.
 

@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_contract -*-
+# -*- test-case-name: mailgate.test.store.test_contract mailgate.test.store.test_redis -*-
 """
 Reads what L{mailgate.store.redis.loginscripts.CHECK} and L{mailgate.store.redis.loginscripts.KNOWN} return.
 """

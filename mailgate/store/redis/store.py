@@ -1,4 +1,4 @@
-# -*- test-case-name: mailgate.test.store.test_contract -*-
+# -*- test-case-name: mailgate.test.store.test_contract mailgate.test.store.test_redis -*-
 """
 The store in Valkey or Redis. It is asked with scripts: each question of a login is one round trip.
 """

@@ -20,14 +20,14 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import IListeningPort
 from twisted.trial.unittest import TestCase
 
-from mailgate.test.support import transportcontract as contract
 from mailgate.test.support.contractkinds import OverLean, OverTwisted
 from mailgate.test.support.descriptors import settleDescriptors
 from mailgate.test.support.loopback import speaksIPv6
-from mailgate.test.support.transportcontract import NearFactory, Peer
+from mailgate.test.support.transportbench import Bench
+from mailgate.test.support.transportends import NearFactory, Peer
 
 
-class Connecting(contract.Bench):
+class Connecting(Bench):
     """Connectors."""
 
     def factory(self, **reactions: Callable[[Any], object]) -> NearFactory:
@@ -177,7 +177,7 @@ class Connecting(contract.Bench):
             self.assertEqual("failed" in factory.told, bool(number % 2))
 
 
-class Listening(contract.Bench):
+class Listening(Bench):
     """Ports."""
 
     def factory(self, **reactions: Callable[[Any], object]) -> NearFactory:

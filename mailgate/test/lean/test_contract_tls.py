@@ -19,10 +19,10 @@ from twisted.internet.error import (
 from twisted.internet.interfaces import ISSLTransport
 from twisted.trial.unittest import TestCase
 
-from mailgate.test.support import transportcontract as contract
 from mailgate.test.support.contractkinds import OverLean, OverTwisted, Verifying
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
-from mailgate.test.support.transportcontract import CONTENT, MiB, NearFactory, Peer, Source
+from mailgate.test.support.transportbench import Accepted, Bench, Connected
+from mailgate.test.support.transportends import CONTENT, MiB, NearFactory, Peer, Pieces, Source
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.server import ServerTLS
@@ -59,7 +59,7 @@ class TLSPeer(Peer):
         self.connection.close()
 
 
-class Encrypted(contract.Bench):
+class Encrypted(Bench):
     """TLS."""
 
     def setUp(self) -> None:
@@ -271,7 +271,7 @@ class Encrypted(contract.Bench):
         """A pull producer writes all its pieces."""
         near, peer = await self.secure()
         pieces = [SOME[start : start + 200_000] for start in range(0, len(SOME), 200_000)]
-        source = contract.Pieces(near.transport, pieces)
+        source = Pieces(near.transport, pieces)
         self.assertSame(await peer.receive(len(SOME)), SOME)
         self.assertEqual((source.asked, source.stopped), (len(pieces), 0))
 
@@ -534,17 +534,17 @@ class Encrypted(contract.Bench):
         self.assertEqual(near.told, ["made", "handshake", "lost"])
 
 
-class TwistedTLSAcceptedTests(OverTwisted, contract.Accepted, Encrypted, TestCase):
+class TwistedTLSAcceptedTests(OverTwisted, Accepted, Encrypted, TestCase):
     """Twisted's own transports, accepted, under TLS."""
 
 
-class TwistedTLSConnectedTests(OverTwisted, contract.Connected, Encrypted, Verifying, TestCase):
+class TwistedTLSConnectedTests(OverTwisted, Connected, Encrypted, Verifying, TestCase):
     """Twisted's own transports, connected, under TLS."""
 
 
-class LeanTLSAcceptedTests(OverLean, contract.Accepted, Encrypted, TestCase):
+class LeanTLSAcceptedTests(OverLean, Accepted, Encrypted, TestCase):
     """Lean transports, accepted, under TLS."""
 
 
-class LeanTLSConnectedTests(OverLean, contract.Connected, Encrypted, Verifying, TestCase):
+class LeanTLSConnectedTests(OverLean, Connected, Encrypted, Verifying, TestCase):
     """Lean transports, connected, under TLS."""

@@ -24,7 +24,7 @@ from mailgate.lean.transport import StreamTransport
 from mailgate.test.support.pollers import Reactor
 from mailgate.test.support.tlsengines import FAST, Peer
 from mailgate.test.support.tlspair import makePair, settingsFor
-from mailgate.test.support.transportcontract import HalfCloseableNear, Near
+from mailgate.test.support.transportends import HalfCloseableNear, Near
 from mailgate.tls.engine import PublicEngine
 from mailgate.tls.fastengine import FastEngine
 from mailgate.tls.makeengine import makeEngine

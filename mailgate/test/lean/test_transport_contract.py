@@ -10,11 +10,14 @@ import socket
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from mailgate.test.lean.test_contract_tls import Encrypted
-from mailgate.test.support import transportcontract as contract
 from mailgate.test.support.contractkinds import OverLean, OverTwisted, Verifying
+from mailgate.test.support.transportbench import Accepted, Connected
+from mailgate.test.support.transportclosing import Closing
+from mailgate.test.support.transportcontract import Transfer
+from mailgate.test.support.transportflow import Pausing, Producing
 
 
-class Plain(contract.Transfer, contract.Pausing, contract.Producing, contract.Closing):
+class Plain(Transfer, Pausing, Producing, Closing):
     """Plain text without TLS."""
 
 
@@ -29,41 +32,41 @@ class ScenarioTests(SynchronousTestCase):
             self.assertGreater(len(names), 30)
 
 
-class TwistedAcceptedTests(OverTwisted, contract.Accepted, Plain, TestCase):
+class TwistedAcceptedTests(OverTwisted, Accepted, Plain, TestCase):
     """Twisted's own transports, accepted."""
 
 
-class TwistedConnectedTests(OverTwisted, contract.Connected, Plain, TestCase):
+class TwistedConnectedTests(OverTwisted, Connected, Plain, TestCase):
     """Twisted's own transports, connected."""
 
 
-class TwistedUNIXAcceptedTests(OverTwisted, contract.Accepted, Plain, TestCase):
+class TwistedUNIXAcceptedTests(OverTwisted, Accepted, Plain, TestCase):
     """Twisted's own transports, accepted from a unix socket."""
 
     family = socket.AF_UNIX
 
 
-class TwistedUNIXConnectedTests(OverTwisted, contract.Connected, Plain, TestCase):
+class TwistedUNIXConnectedTests(OverTwisted, Connected, Plain, TestCase):
     """Twisted's own transports, connected to a unix socket."""
 
     family = socket.AF_UNIX
 
 
-class LeanAcceptedTests(OverLean, contract.Accepted, Plain, TestCase):
+class LeanAcceptedTests(OverLean, Accepted, Plain, TestCase):
     """Lean transports, accepted."""
 
 
-class LeanConnectedTests(OverLean, contract.Connected, Plain, TestCase):
+class LeanConnectedTests(OverLean, Connected, Plain, TestCase):
     """Lean transports, connected."""
 
 
-class LeanUNIXAcceptedTests(OverLean, contract.Accepted, Plain, TestCase):
+class LeanUNIXAcceptedTests(OverLean, Accepted, Plain, TestCase):
     """Lean transports, accepted from a unix socket."""
 
     family = socket.AF_UNIX
 
 
-class LeanUNIXConnectedTests(OverLean, contract.Connected, Plain, TestCase):
+class LeanUNIXConnectedTests(OverLean, Connected, Plain, TestCase):
     """Lean transports, connected to a unix socket."""
 
     family = socket.AF_UNIX

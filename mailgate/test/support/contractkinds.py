@@ -8,7 +8,7 @@ import ssl
 from typing import Any
 
 from mailgate.lean.reactor import LeanReactor
-from mailgate.test.support import transportcontract as contract
+from mailgate.test.support.transportbench import Bench
 from mailgate.tls.backend import backendTLS
 from mailgate.tls.backendsettings import loadTrust
 from mailgate.tls.errors import CertificateError
@@ -16,7 +16,7 @@ from mailgate.tls.errors import CertificateError
 __all__ = ["OverLean", "OverTwisted", "Verifying"]
 
 
-class Verifying(contract.Bench):
+class Verifying(Bench):
     """Scenarios of a TLS client."""
 
     async def test_wrongName(self) -> None:
@@ -34,7 +34,7 @@ class Verifying(contract.Bench):
         self.assertEqual(near.told, ["made", "lost"])
 
 
-class OverTwisted(contract.Bench):
+class OverTwisted(Bench):
     """Twisted's own transports."""
 
     repeatsEnd = True
@@ -46,7 +46,7 @@ class OverTwisted(contract.Bench):
         return self.clock
 
 
-class OverLean(contract.Bench):
+class OverLean(Bench):
     """mailgate's transports."""
 
     repeatsEnd = False

@@ -87,6 +87,7 @@ NOT_MESSAGES = frozenset(
         "keeper.admin.events.Streams._event",
         "keeper.admin.page",
         "keeper.admin.pages.PAGE_FIELDS",
+        "keeper.admin.parameters",
         "keeper.admin.replies._TITLES",
         "keeper.admin.replies.SECURITY",
         # Scripts, which the store runs.

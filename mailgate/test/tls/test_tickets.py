@@ -22,7 +22,7 @@ from mailgate.lean import tls as tlslayer
 from mailgate.test.lean.test_tls import Case as LayerCase
 from mailgate.test.support.tlsengines import FAST
 from mailgate.test.support.tlspair import clientContext, makePair, settingsFor
-from mailgate.test.support.transportcontract import Near
+from mailgate.test.support.transportends import Near
 from mailgate.tls import makeengine as tlsengine
 from mailgate.tls import tickets
 from mailgate.tls.clientcertificate import NotingConnection

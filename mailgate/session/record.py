@@ -1,13 +1,11 @@
 # -*- test-case-name: mailgate.test.test_session -*-
 """
-The record of one connection: its phase, its outcome, and what the log line at its end contains.
+The record of one connection, and what counts it at its backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from enum import Enum
-from struct import Struct
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
@@ -15,133 +13,12 @@ from attrs import define, field
 from mailgate.log.connection import about, peerOf, tlsName
 from mailgate.log.journal import Journal, printable
 from mailgate.login import Asked, Method, TLSState
+from mailgate.session.ending import Ending, Outcome
+from mailgate.session.phases import Phase
+from mailgate.session.times import SETTLED, TIMED, inWords, staysIn
 from mailgate.sessionids import Listener
 
-__all__ = [
-    "SETTLED",
-    "TIMED",
-    "TRANSITIONS",
-    "Ending",
-    "FollowedSession",
-    "ICounted",
-    "IDelay",
-    "Outcome",
-    "Phase",
-    "Session",
-]
-
-
-class Phase(Enum):
-    """
-    The phase that a connection is in. Log lines have the values.
-
-    @ivar place: the number of the phase, from 0.
-    @ivar listens: whether commands or responses of the client are obeyed.
-    """
-
-    place: int
-    listens: bool
-    ACCEPT = "accept"
-    PROXY_HEADER = "proxy-header"
-    TLS = "tls"
-    GREETING = "greeting"
-    COMMAND = "command"
-    CHALLENGE = "challenge"
-    AUTH = "auth"
-    CONNECT = "connect"
-    BACKEND_TLS = "backend-tls"
-    BACKEND_LOGIN = "backend-login"
-    RELAY = "relay"
-    END = "end"
-
-    # That of Enum is Python code. Members are equal only to themselves.
-    __hash__ = object.__hash__
-
-
-for _place, _phase in enumerate(Phase):
-    _phase.place = _place
-    _phase.listens = _phase in (Phase.COMMAND, Phase.CHALLENGE)
-
-TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
-    Phase.ACCEPT: frozenset((Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
-    Phase.PROXY_HEADER: frozenset((Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.END)),
-    Phase.TLS: frozenset((Phase.GREETING, Phase.COMMAND, Phase.END)),
-    Phase.GREETING: frozenset((Phase.COMMAND, Phase.END)),
-    Phase.COMMAND: frozenset((Phase.TLS, Phase.CHALLENGE, Phase.AUTH, Phase.END)),
-    Phase.CHALLENGE: frozenset((Phase.COMMAND, Phase.AUTH, Phase.END)),
-    Phase.AUTH: frozenset((Phase.COMMAND, Phase.CHALLENGE, Phase.CONNECT, Phase.END)),
-    Phase.CONNECT: frozenset((Phase.COMMAND, Phase.BACKEND_LOGIN, Phase.END)),
-    Phase.BACKEND_TLS: frozenset((Phase.COMMAND, Phase.CONNECT, Phase.BACKEND_LOGIN, Phase.END)),
-    Phase.BACKEND_LOGIN: frozenset(
-        (Phase.COMMAND, Phase.AUTH, Phase.CONNECT, Phase.BACKEND_TLS, Phase.RELAY, Phase.END)
-    ),
-    Phase.RELAY: frozenset(),
-    Phase.END: frozenset(),
-}
-"""
-The phases that may follow each phase. Entering the current phase again is always allowed. A gateway does not check this
-table; the sessions of L{mailgate.testing} do.
-"""
-
-_TIMES = "proxy=%.1f tls=%.1f greeting=%.1f command=%.1f auth=%.1f connect=%.1f backend-tls=%.1f backend-login=%.1f "
-"""
-The milliseconds in each phase from PROXY_HEADER to BACKEND_LOGIN. The log has them without C{.0} and the last blank.
-COMMAND includes CHALLENGE.
-"""
-
-SETTLED = Struct("8f")
-"""The same times in seconds, in the form that a session keeps during its relay. A text would need twice the memory."""
-
-TIMED = (
-    *(Phase.PROXY_HEADER, Phase.TLS, Phase.GREETING, Phase.COMMAND, Phase.AUTH, Phase.CONNECT),
-    *(Phase.BACKEND_TLS, Phase.BACKEND_LOGIN),
-)
-"""The phases of L{Session.spent}. COMMAND includes CHALLENGE."""
-
-
-def _stays(readings: Sequence[Any]) -> dict[Phase, float]:
-    """Return the seconds in each phase. COMMAND includes CHALLENGE, and the current phase does not count."""
-    stays: dict[Phase, float] = {}
-    for phase, began, ended in zip(readings[1::2], readings[2::2], readings[4::2], strict=False):
-        stays[phase] = ended - began + stays[phase] if phase in stays else ended - began
-    if Phase.CHALLENGE in stays:
-        stays[Phase.COMMAND] = stays.get(Phase.COMMAND, 0.0) + stays.pop(Phase.CHALLENGE)
-    return stays
-
-
-def _inWords(spent: tuple[float, ...]) -> str:
-    return (_TIMES % tuple([1000 * seconds for seconds in spent])).replace(".0 ", " ")[:-1]
-
-
-class Outcome(Enum):
-    """How a connection ended. The log has the values. The first outcome counts (L{Session.conclude})."""
-
-    RELAYED = "relayed"
-    IDLE = "idle for proxy_timeout"
-    EXPIRED = "session expired"
-    BACKEND_DOWN = "backend taken down"
-    KICKED = "kicked"
-    LIMITED = "limited"
-    QUIT = "client quit"
-    CLIENT_LEFT = "client left"
-    SILENT = "client left without a word"
-    TIMEOUT = "client timed out"
-    ERRORS = "too many invalid commands"
-    TOO_LONG = "too long command"
-    NO_SIZE = "message chunk without a size"
-    EARLY = "client spoke before the greeting"
-    DENIED = "login refused"
-    FAILURES = "too many failed logins"
-    BACKEND_REFUSED = "backend refused the login"
-    TLS_FAILED = "TLS handshake failed"
-    BAD_HEADER = "bad PROXY header"
-    CERTIFICATE = "client certificate refused"
-    COMMANDS = "too many commands"
-    STOPPED = "gateway stopped"
-    INTERNAL = "internal error"
-
-    # As that of L{Phase}.
-    __hash__ = object.__hash__
+__all__ = ["FollowedSession", "ICounted", "IDelay", "Session"]
 
 
 class IDelay(Protocol):
@@ -173,25 +50,6 @@ class ICounted(Protocol):
         @param now: the time, in seconds of the gateway's clock.
         @return: L{None} if the client may go at once.
         """
-
-
-@define(weakref_slot=False)
-class Ending:
-    """
-    What is known of a connection only at its end: thousands of idle sessions need no room for it.
-
-    @ivar outcome: how the connection ended; L{None} as long as nothing has decided that.
-    @ivar reason: more about the C{outcome}, in the gateway's own words. May be empty.
-    @ivar reached: the phase before C{END}; L{None} before that one.
-    @ivar received: how many bytes were relayed from the client to the backend. 0 until the relay ends.
-    @ivar sent: how many bytes were relayed from the backend to the client. 0 until the relay ends.
-    """
-
-    outcome: Outcome | None = None
-    reason: str = ""
-    reached: Phase | None = None
-    received: int = 0
-    sent: int = 0
 
 
 _GOING_ON = Ending()
@@ -317,7 +175,7 @@ class Session:
             # As if the connection had been in each phase once.
             moment = readings[2]
             once = readings[:1]
-            for phase, seconds in _stays(readings).items():
+            for phase, seconds in staysIn(readings).items():
                 once += phase, moment
                 moment += seconds
             self.readings = [*once, *readings[-2:]]
@@ -364,7 +222,7 @@ class Session:
     def settleTimes(self) -> None:
         """Stop measuring, and keep the times in a short form. A relay may last for days, and needs less memory so."""
         if type(self.readings) is list:
-            stays = _stays(self.readings)
+            stays = staysIn(self.readings)
             self.readings = SETTLED.pack(*[stays.get(phase, 0.0) for phase in TIMED])
 
     def stays(self) -> Mapping[Phase, float]:
@@ -374,7 +232,7 @@ class Session:
         """
         readings = self.readings
         if type(readings) is list:
-            return _stays(readings)
+            return staysIn(readings)
         return {} if readings is None else dict(zip(TIMED, SETTLED.unpack(readings), strict=True))
 
     @property
@@ -390,7 +248,7 @@ class Session:
     def times(self) -> str:
         """The milliseconds of C{spent} as text, such as C{proxy=0.1 tls=3.2 …}; C{-} if they are not measured."""
         spent = self.spent
-        return "-" if spent is None else _inWords(spent)
+        return "-" if spent is None else inWords(spent)
 
     def leave(self) -> None:
         """The session is over: its backend has one less."""
