@@ -186,8 +186,8 @@ class Reloading(MultiService):
             and demoSection(self.settings) is None
         ):
             self._log.warn(
-                "[mail] state_file: is not set: a restart forgets known networks and blocks; set a file, or off to "
-                "accept that"
+                "state_file is not set: a restart forgets known networks and blocks; set state_file in [mail] to a "
+                "file, or to off to accept that"
             )
 
     # Reload.

@@ -234,7 +234,7 @@ class GenerationsTests(SynchronousTestCase):
         with capturedLogs() as events:
             self.generations._warnOfLimits(hasKeeper=True)
         lines = [formatEvent(event) for event in events]
-        self.assertTrue(any(line.startswith("[mail] state_file: is not set: ") for line in lines), lines)
+        self.assertTrue(any(line.startswith("state_file is not set: ") and "[mail]" in line for line in lines), lines)
 
     def reopening(self) -> list[str]:
         """Return the messages that reopening the log files logs."""
