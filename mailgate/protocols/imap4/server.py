@@ -112,9 +112,12 @@ class IMAP4Server(ProxyServer):
             announcement.greetings[self.inClear] = greeting
         return greeting
 
-    def reply(self, text: bytes) -> None:
-        """Send C{text} after the command's tag; untagged if the command has none."""
-        self.transport.write((self.tag or b"*") + b" " + text + b"\r\n" + self.takeParting())
+    def reply(self, text: bytes, untagged: bytes = b"") -> None:
+        """
+        Send C{text} after the command's tag; untagged if the command has none. The response C{untagged} with its line
+        end stands before it, in the same piece.
+        """
+        self.transport.write(untagged + (self.tag or b"*") + b" " + text + b"\r\n" + self.takeParting())
 
     def invalid(self) -> None:
         self.reply(b"BAD invalid command")
@@ -277,13 +280,12 @@ class IMAP4Server(ProxyServer):
         if isEndless:
             self.end(Outcome.ERRORS)
 
-    def _completed(self) -> None:
-        self.reply(b"OK completed")
+    def _completed(self, untagged: bytes = b"") -> None:
+        self.reply(b"OK completed", untagged)
 
     def _doCAPABILITY(self, arguments: list[bytes]) -> None:
         words = self.capabilities(self.factory.announcement.words)
-        self.transport.write(b" ".join((b"* CAPABILITY", *words)) + b"\r\n")
-        self._completed()
+        self._completed(b" ".join((b"* CAPABILITY", *words)) + b"\r\n")
 
     def _doNOOP(self, arguments: list[bytes]) -> None:
         self._completed()
@@ -293,8 +295,7 @@ class IMAP4Server(ProxyServer):
         # Servers use only the first ID of a connection.
         if not self._fields and self.factory.settings[ProxySettings].tellsByCommand:
             self._fields = fieldsOf(arguments)
-        self.transport.write(b"* ID NIL\r\n")
-        self._completed()
+        self._completed(b"* ID NIL\r\n")
 
     def _doLOGOUT(self, arguments: list[bytes]) -> None:
         self.end(Outcome.QUIT, b"* BYE Logging out\r\n" + self.tag + b" OK completed\r\n")

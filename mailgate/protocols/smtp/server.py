@@ -286,8 +286,8 @@ class SMTPServer(ProxyServer):
         offers = self._offers()
         self._chunks = self.factory.announcement.isLearned and b"CHUNKING" in offers
         lines = [self._name, *self.capabilities(offers)]
-        self.transport.write(b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]))
-        self.reply(b"250 " + lines[-1])
+        last = lines.pop()
+        self.reply(b"".join(b"250-" + line + b"\r\n" for line in lines) + b"250 " + last)
 
     def _offers(self) -> Sequence[bytes]:
         """Return the extensions that the backend keeps for this client. A list of the operator stays as it is."""

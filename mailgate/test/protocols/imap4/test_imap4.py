@@ -189,6 +189,17 @@ class GreetingTests(SynchronousTestCase):
             converse("external", "cram-md5", "login", "plain").says(b"a capability"),
         )
 
+    def test_onePiece(self) -> None:
+        """An untagged response and the completion are one piece: each piece is a system call, and a record of TLS."""
+        conversation = converse()
+        pieces: list[bytes] = []
+        self.patch(conversation.transport, "write", pieces.append)
+        conversation.says(b"a CAPABILITY", b"b ID NIL", b"c LOGOUT")
+        self.assertEqual(
+            [piece.rpartition(b"\r\n" + tag)[1] for piece, tag in zip(pieces, (b"a", b"b", b"c"), strict=True)],
+            [b"\r\na", b"\r\nb", b"\r\nc"],
+        )
+
     def test_starttls(self) -> None:
         """STARTTLS comes last, and only in the clear."""
         conversation = Conversation(IMAP4, TLSSettings(starttls="on"))

@@ -244,6 +244,14 @@ class HelloTests(SynchronousTestCase):
         self.assertEqual(converse().says(b"EHLO c.test"), b"250-mx.test\r\n250 AUTH PLAIN LOGIN\r\n")
         self.assertEqual(converse("none").says(b"ehlo c.test"), b"250 mx.test\r\n")
 
+    def test_onePiece(self) -> None:
+        """The reply to EHLO is one piece: each piece is a system call, and a record of TLS."""
+        conversation = converse()
+        pieces: list[bytes] = []
+        self.patch(conversation.transport, "write", pieces.append)
+        conversation.says(b"EHLO c.test")
+        self.assertEqual(pieces, [b"250-mx.test\r\n250 AUTH PLAIN LOGIN\r\n"])
+
     def test_everything(self) -> None:
         """Capabilities first, then AUTH in nginx's order, STARTTLS last."""
         conversation = Conversation(
