@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 __all__ = ["AdminClient", "EventStream", "Observer", "series"]
 
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 
 _LINE = re.compile(r"(\w+(?:\{.*\})?) (\S+)")
 

@@ -23,7 +23,7 @@ from mailgate.test.integration.site import Address
 
 __all__ = ["arrived", "context", "curl", "imap", "mbsync", "message", "pop3", "run", "send", "sieve", "smtp", "swaks"]
 
-PATIENCE = 10
+PATIENCE = 30
 """Seconds until a client gives up."""
 
 

@@ -87,7 +87,7 @@ class Member:
 
     def answers(self, *words: str) -> Any:
         """The answer to a command that succeeds, read from JSON."""
-        return json.loads(self.does(*words, "--json"))
+        return _decoded(self.does(*words, "--json"))
 
     def sees(self, user: str) -> list[str]:
         """The gateways at which it lists sessions of C{user} that are relayed."""
@@ -96,10 +96,7 @@ class Member:
 
     def listed(self, *words: str) -> Any:
         """The JSON of C{mailgate sessions}, also of an incomplete list or an empty one."""
-        status, said = self.command("sessions", *words, "--json")
-        begin = said.find("{")
-        assert begin >= 0, f"{status}, {said}"
-        return json.JSONDecoder().raw_decode(said, begin)[0]
+        return _decoded(self.command("sessions", *words, "--json")[1])
 
     def isStoreUp(self) -> bool:
         """Whether it uses the store."""
@@ -116,6 +113,13 @@ class Member:
         """Whether its workers and its keeper serve."""
         said = self.gateway.log().rpartition(" starting up.")[2]
         return re.search(r"keeper \d+ serves", said) is not None and re.search(r"workers? .* serve", said) is not None
+
+
+def _decoded(said: str) -> Any:
+    """The JSON of what a command has said. It may have said as well which gateway has not answered in time."""
+    begin = said.find("{")
+    assert begin >= 0, said
+    return json.JSONDecoder().raw_decode(said, begin)[0]
 
 
 @define

@@ -61,7 +61,7 @@ ssl_certificate = {pair.certificate}
 ssl_certificate_key = {pair.key}
 auth_delay = 0
 limit_conn = off
-timeout = 1s
+timeout = 2s
 """
 
     def group(self, name: str, lines: Iterable[str], more: str = "") -> None:

@@ -14,7 +14,7 @@ from mailgate.test.integration.site import Address
 
 __all__ = ["SieveClient", "plain"]
 
-_PATIENCE = 10
+_PATIENCE = 30
 _LITERAL = re.compile(rb"\{(\d+)\}\r\n\Z")
 _LAST = re.compile(rb"(?:OK|NO|BYE)\b")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import subprocess
 from importlib.util import find_spec
 from unittest import SkipTest
@@ -276,7 +277,7 @@ class AuthorizationTests(GatewayTestCase):
         at = self.at("imap-ignore")
         ran = curl(at, "INBOX;MAILINDEX=1", "--sasl-authzid", self.user, login=f"mallory:{PASSWORD}")
         self.assertNotEqual(ran.stdout, message("theirs"))
-        self.assertIn("user=<mallory>", self.backends.dovecot.log())
+        waitUntil(lambda: "user=<mallory>" in self.backends.dovecot.log(), "Dovecot logs the login")
 
 
 class BackendTLSTests(GatewayTestCase):
@@ -312,8 +313,12 @@ class BackendTLSTests(GatewayTestCase):
         for protocol in self.backends.protocols:
             for way in ("ssl", "starttls"):
                 self.assertEqual(self.login(f"{protocol}-{way}")[:3], accepted[protocol], (protocol, way))
-        self.assertIn(f"user=<{self.user}>", self.backends.dovecot.log())
-        self.assertIn("TLS", self.backends.dovecot.log().partition(f"user=<{self.user}>")[2].partition("\n")[0])
+        logins = re.compile(rf"Login: user=<{self.user}>.*\n")
+        logged = self.backends.dovecot.log
+        # SMTP's logins are logged by Postfix.
+        waitUntil(lambda: len(logins.findall(logged())) == 4, "Dovecot logs the logins")
+        for line in logins.findall(logged()):
+            self.assertIn("TLS", line)
 
     def test_untrusted(self):
         """

@@ -11,7 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.test.integration.attack import SOURCES, Attacked
 from mailgate.test.integration.authservice import Answer, refuse
-from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.daemon import shared, slowness, waitUntil
 from mailgate.test.integration.guessers import LIMITED, WRONG, Guessers
 
 QUARTER = """\
@@ -54,7 +54,7 @@ class OneUserTests(SynchronousTestCase):
         self.assertGreater(course.questions, 3)
         self.assertLessEqual(course.questions, QUESTIONS)
         self.assertEqual({answer[:3] for answer in course.owner}, {b"OK "})
-        self.assertLess(course.longest, 1.0)
+        self.assertLess(course.longest, slowness())
         self.assertEqual(course.guessers.others(), [])
         self.assertLessEqual(course.guessers.wrong(), course.questions)
         self.assertGreater(course.guessers.limited(), 0)
@@ -77,10 +77,10 @@ class OneAddressTests(SynchronousTestCase):
         self.attacked = shared("attacked", _oneForAll)
 
     def assertServed(self, source: str, user: str) -> None:
-        """Check that a user logs in within a second."""
+        """Check that a user logs in within a second; a busy machine may add to that."""
         answer, taken = self.attacked.login(source, user)
         self.assertTrue(answer.startswith(b"OK"), answer)
-        self.assertLess(taken, 1.0)
+        self.assertLess(taken, slowness())
 
     def test_parallel(self) -> None:
         """

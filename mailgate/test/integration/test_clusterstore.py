@@ -26,6 +26,10 @@ from mailgate.test.support.documents import MISSING, document
 from mailgate.test.support.stores import beatOf
 
 PATIENCE = 20.0
+
+_TIMEOUT = 5.0
+"""Seconds that a store has for an answer. Here none is silent, but a busy machine may let one wait."""
+
 ONE, OTHER = bytes(range(16)), bytes(range(16, 32))
 BACKEND = b"127.0.0.1:143"
 
@@ -68,7 +72,7 @@ class StoreCase(TestCase):
 
     def connect(self, address: str, password: bytes = b"") -> RedisStore:
         """A store that has begun to connect."""
-        settings = StoreSettings(storeAddress(address, "/"), timeout=0.5)
+        settings = StoreSettings(storeAddress(address, "/"), timeout=_TIMEOUT)
         access = StoreAccess(b"the secret of this test", password)
         made = storeFor(settings, access, reactor, "g1")
         self.addCleanup(made.stop)
@@ -157,7 +161,7 @@ class SentinelTests(StoreCase):
         with open(file, "w") as opened:
             opened.write(
                 f"sentinel monitor mailgate 127.0.0.1 {primary.port} 1\n"
-                "sentinel down-after-milliseconds mailgate 300\nsentinel failover-timeout mailgate 2000\n"
+                "sentinel down-after-milliseconds mailgate 1000\nsentinel failover-timeout mailgate 2000\n"
             )
         sentinel = RedisServer(mode=[file, "--sentinel"])
         self.addCleanup(sentinel.stop)

@@ -100,7 +100,7 @@ class CommandsTests(CommandsTestCase):
         status, said, errors = self.apart("stop", "--config", self.gateway.configuration)
         self.assertEqual(status, CUT)
         self.assertEqual((said, errors), (f"process {pid} exited; 2 proxied session(s) were cut\n", ""))
-        self.assertEqual(gateway.status(5), CUT)
+        self.assertEqual(gateway.status(), CUT)
         self.assertFalse(os.path.exists(self.pidFile) or os.path.exists(f"{self.pidFile}.sock"))
 
     def test_drain(self):
@@ -121,7 +121,7 @@ class CommandsTests(CommandsTestCase):
         pid = self.running()
         status, said, _ = self.command("drain")
         self.assertEqual((status, said), (0, f"process {pid} exited; no proxied session was cut\n"))
-        self.assertEqual(gateway.status(5), 0)
+        self.assertEqual(gateway.status(), 0)
 
     def test_upgrade(self):
         """It reports the new process, which answers later commands."""

@@ -137,6 +137,7 @@ class SilentTests(LimitTestCase):
     def test_workers(self):
         """Each of several workers has its own limit; one of them reports a wrong number."""
         self.start("worker_processes = 2\nworker_rlimit_nofile = 200\nworker_connections = 1000")
+        waitUntil(lambda: "serve, forked by zygote" in self.gateway.log(), "the workers serve")
         clients = [self.dial() for _ in range(100)]
         for client in clients:
             self.hear(client, GREETING.strip())

@@ -149,7 +149,7 @@ class EndsCase:
     """Over the transports that C{use} names."""
 
     use = ""
-    timeout = 12
+    timeout = 120
 
     def setUp(self):
         from twisted.internet import reactor

@@ -18,7 +18,7 @@ from mailgate.test.integration.together import together
 testSuite = together(__name__)
 
 FAILING = {
-    "hangs": (SILENT, "timed out after 1 s, in phase backend-login"),
+    "hangs": (SILENT, "timed out after 2 s, in phase backend-login"),
     "drops": (DROPS_AT_ONCE, "the connection, in phase backend-login"),
     "garbled": (GARBLED, "greets with an invalid reply"),
     "full": ((b"* BYE too many connections\r\n",), "greets with BYE"),
@@ -47,7 +47,7 @@ class Site(GroupSite):
             line = f"    127.0.0.1:{backend.port} {FOR_LONG}\n"
             if name in FAILING:
                 line += f"    127.0.0.1:{self.serving.port} backup\n"
-            times = "proxy_connect_timeout = 1s\nproxy_login_timeout = 20s\n"
+            times = "proxy_connect_timeout = 2s\nproxy_login_timeout = 20s\n"
             self.section(f"upstream {name}", f"server =\n{line}{times}")
             self.server(name, f"proxy_pass = {name}")
 

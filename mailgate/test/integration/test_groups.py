@@ -156,7 +156,7 @@ class CountTests(GroupTestCase):
         backend = self.site.backends["timeout", "A"]
         backend.script({"LOGIN": SILENCE})
         self.assertTrue(self.answer("timeout").startswith(UNAVAILABLE))
-        self.assertIn("timed out after 1 s", self.failures()[0])
+        self.assertIn("timed out after 2 s", self.failures()[0])
         backend.script({"LOGIN": "TAG OK this is A"})
         self.becomes("timeout", "A")
 
@@ -188,6 +188,7 @@ class WorkerTests(SynchronousTestCase):
         site.group("store", ["A max_conns=1"])
         site.start()
         self.addCleanup(site.stop)
+        waitUntil(lambda: "serve, forked by zygote" in site.gateway.log(), "the workers serve")
         for _ in range(2):
             entered = [site.login("store") for _ in range(12)]
             count = [answer for answer, _ in entered].count("A")

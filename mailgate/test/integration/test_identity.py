@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import select
 import socket
+import time
 
 from mailgate.test.integration.clients import PATIENCE
 from mailgate.test.integration.daemon import shared, waitUntil
@@ -89,6 +90,7 @@ class IdentityTests(GatewayTestCase):
         """A wrong login of one client delays its next ones, also right ones, but not those of another client."""
         self.assertIn(b"AUTH", self.connect("pop3", GUESSER).login(self.user, "wrong"))
         # Four seconds each from here on.
+        began = time.monotonic()
         waiting = [self.connect("imap", GUESSER), self.connect("pop3", GUESSER)]
         waiting[0].send(f"w LOGIN {self.user} {PASSWORD}\r\n".encode())
         waiting[1].send(f"USER {self.user}\r\n".encode())
@@ -96,4 +98,7 @@ class IdentityTests(GatewayTestCase):
         waiting[1].send(f"PASS {PASSWORD}\r\n".encode())
         self.assertEqual(self.connect("imap", OWNER).login(self.user, PASSWORD)[:2], b"OK")
         self.assertEqual(self.connect("pop3", OWNER).login(self.user, PASSWORD)[:3], b"+OK")
-        self.assertEqual(select.select([client.socket for client in waiting], [], [], 0)[0], [])
+        answered = select.select([client.socket for client in waiting], [], [], 0)[0]
+        # On a busy machine the others may have taken so long.
+        if time.monotonic() - began < 3.5:
+            self.assertEqual(answered, [])

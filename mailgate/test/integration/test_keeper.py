@@ -16,7 +16,7 @@ import subprocess
 import threading
 
 from mailgate.system.exitstatus import CANNOT_LISTEN
-from mailgate.test.integration.daemon import freePort, waitUntil
+from mailgate.test.integration.daemon import accepts, freePort, waitUntil
 from mailgate.test.integration.gateway import FOREGROUND, WITH_KEEPER, environment
 from mailgate.test.integration.keeping import KeeperTestCase
 from mailgate.test.integration.procfs import children, runs
@@ -376,8 +376,13 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         first.signal(signal.SIGKILL)
         first.status()
         waitUntil(lambda: not runs(keeper) and not runs(zygote), "the keeper is gone")
+        self.noneListens()
         self.start()
         self.assertTrue(self.isAnswering())
+
+    def noneListens(self):
+        """Wait until the workers of a killed master have closed their ports, which the next gateway needs."""
+        waitUntil(lambda: not any(map(accepts, self.ports.values())), "no worker listens")
 
     def test_masterAndZygoteKilled(self):
         """When both are killed, the keeper waits for no other one: the next gateway can start at once."""
@@ -388,6 +393,7 @@ class WorkersTests(KeeperMixin, KeeperTestCase):
         os.kill(zygote, signal.SIGKILL)
         first.status()
         waitUntil(lambda: not runs(keeper), "the keeper is gone")
+        self.noneListens()
         self.start()
         self.assertTrue(self.isAnswering())
 

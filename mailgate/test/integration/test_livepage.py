@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import Any
 
 from mailgate.test.integration.adminclient import AdminClient, EventStream
-from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.daemon import slowness, waitUntil
 from mailgate.test.integration.gateway import WITH_KEEPER
 from mailgate.test.integration.keeping import KeeperTestCase
 from mailgate.test.integration.upgrading import WORKERS
 
 SOON = 2.0
-"""Seconds until an event must show what has happened."""
+"""Seconds until an event must show what has happened, on a machine that has nothing else to do."""
 
 
 class LivePageTests(KeeperTestCase):
@@ -51,7 +51,7 @@ class LivePageTests(KeeperTestCase):
         """Check that the stream shows something within two seconds."""
         began = time.monotonic()
         waitUntil(isShown, what)
-        self.assertLess(time.monotonic() - began, SOON, what)
+        self.assertLess(time.monotonic() - began, SOON * slowness(), what)
 
     def total(self) -> int:
         """The sessions that the stream has shown last."""
@@ -86,7 +86,7 @@ class LivePageTests(KeeperTestCase):
         self.soon(lambda: any(address in each for each in self.alarms()), "there is an alarm")
         self.admin.post(f"backends/{address}/up", {})
         self.soon(lambda: not any(address in each for each in self.alarms()), "the alarm is over")
-        self.assertEqual(len(self.tables()["workers"]), 2)
+        self.soon(lambda: len(self.tables()["workers"]) == 2, "both workers are shown")
         self.assertIsNone(self.tables()["reload"])
 
         self.gateway.configure(self.ini(mail="no_such_directive = on"))
@@ -99,7 +99,7 @@ class LivePageTests(KeeperTestCase):
         self.reload()
         waitUntil(lambda: self.stream.hasEnded, "the stream ends with its keeper")
         self.stream = self.opened()
-        self.soon(lambda: self.tables()["reload"]["done"] and self.alarms() == [], "the reload is shown")
+        self.soon(lambda: (self.tables()["reload"] or {}).get("done") and self.alarms() == [], "the reload is shown")
         self.assertIn("alice", [each["user"] for each in self.stream.last("overview")["failures"]])
         self.keeps(before)
 

@@ -14,7 +14,7 @@ import socket
 import ssl
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 
 from mailgate.cli.main import main
@@ -192,15 +192,22 @@ class NobodyDroppedTestCase(UpgradeTestCase):
     def assertResumed(self, session: ssl.SSLSession, wanted: bool = True) -> None:
         """Either all workers resume C{session}, or none."""
         seen: dict[int, bool | None] = {}
+        lots: deque[list[ssl.SSLSocket]] = deque(maxlen=20)
+
+        def haveAll() -> bool:
+            # A worker that replaces another one may not accept clients yet.
+            lots.append([connections.enter_context(self.handshake(session)) for _ in range(2 * WORKERS)])
+            for worker, connected in zip(servedBy(self.workers(), lots[-1]), lots[-1], strict=True):
+                seen.setdefault(worker, wanted)
+                if connected.session_reused is not wanted:
+                    seen[worker] = connected.session_reused
+            if len(lots) == lots.maxlen:
+                for connected in lots.popleft():
+                    connected.close()
+            return len(seen) == WORKERS
+
         with contextlib.ExitStack() as connections:
-            for _ in range(20):
-                lot = [connections.enter_context(self.handshake(session)) for _ in range(2 * WORKERS)]
-                for worker, connected in zip(servedBy(self.workers(), lot), lot, strict=True):
-                    seen.setdefault(worker, wanted)
-                    if connected.session_reused is not wanted:
-                        seen[worker] = connected.session_reused
-                if len(seen) == WORKERS:
-                    break
+            waitUntil(haveAll, "each worker has a client")
         self.assertEqual(seen, dict.fromkeys(self.workers(), wanted))
 
     def ticket(self) -> ssl.SSLSession:

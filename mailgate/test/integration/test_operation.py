@@ -21,7 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from mailgate.test.integration.daemon import accepts, freePort, ifKilled, newFolder, waitUntil
 from mailgate.test.integration.gateway import FOREGROUND, TWISTD, GatewayProcess, environment
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds that a client and a receiver wait for data."""
 
 QUIT = {"imap": b"a LOGOUT\r\n", "pop3": b"QUIT\r\n", "smtp": b"QUIT\r\n"}

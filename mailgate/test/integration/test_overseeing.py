@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from mailgate.test.integration.adminclient import AdminClient, Observer
-from mailgate.test.integration.daemon import waitUntil
+from mailgate.test.integration.daemon import slowness, waitUntil
 from mailgate.test.integration.gateway import WITH_KEEPER
 from mailgate.test.integration.rawclient import RawClient
 from mailgate.test.integration.upgrading import WORKERS, UpgradeTestCase
@@ -95,7 +95,9 @@ class OverseeingTests(UpgradeTestCase):
         count = len(self.keepers())
         os.kill(self.keepers()[-1], signal.SIGKILL)
         self.settled(count + 1)
-        waitUntil(lambda: len(self.admin.sessions(limit=1000)) >= len(self.held), "it knows all sessions", 2)
+        waitUntil(
+            lambda: len(self.admin.sessions(limit=1000)) >= len(self.held), "it knows all sessions", 2 * slowness()
+        )
 
     def test_kick(self):
         """A kick is felt within a second, also by sessions of an earlier generation and of an earlier process."""
@@ -108,7 +110,7 @@ class OverseeingTests(UpgradeTestCase):
             since = time.monotonic()
             self.assertEqual(self.admin.post("kick", {"id": each, "reason": "moved"})["ended"], 1)
             self.assertEqual(client.rest(), b"")
-            self.assertLess(time.monotonic() - since, 1)
+            self.assertLess(time.monotonic() - since, slowness())
             self.told(f"session {each}, ", 2)
         waitUntil(lambda: self.admin.sessions() == [], "none is left")
         self.assertEqual(self.gateway.log().count('outcome kicked ("moved"'), 6)

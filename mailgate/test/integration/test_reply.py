@@ -207,8 +207,16 @@ class ReplyTests(GatewayTestCase):
         make = lambda: Dovecot(Authority(newFolder("trusting"), "authority"), f"{GUARDED}auth_debug = yes\n")  # noqa: E731
         return shared("trusting and debugging", make)
 
+    def received(self, protocol, **headers):
+        """What Dovecot logs of a login for which the service sends these headers, as of L{logins}."""
+        before = len(self.logins(protocol))
+        self.accepted(protocol, Auth_Port=str(self.trusting.ports[protocol]), **headers)
+        waitUntil(lambda: len(self.logins(protocol)) > before, "the login is logged")
+        (login,) = self.logins(protocol)[before:]
+        return login
+
     def logins(self, protocol):
-        """The client's address and the additional fields of this user's logins, as Dovecot has logged them."""
+        """The client's address and the additional fields of the logins so far, as Dovecot has logged them."""
         pattern = re.compile(rf"AUTH\t\d+\tPLAIN\tservice={protocol}\t.*\trip=(\S+)\t.*", re.MULTILINE)
         found = []
         for line in pattern.finditer(self.trusting.log()):
@@ -220,17 +228,13 @@ class ReplyTests(GatewayTestCase):
         """Dovecot receives additional fields beside the client's address, by ID and by XCLIENT."""
         forward = ("tenant=42", 'plan="gold" \\ = x')
         for protocol in PROTOCOLS:
-            port = str(self.trusting.ports[protocol])
-            self.accepted(protocol, Auth_Port=port, Auth_Proxy_Forward=forward)
-            logins = self.logins(protocol)
-            self.assertEqual(logins[-1], (CLIENT, list(forward)))
+            self.assertEqual(self.received(protocol, Auth_Proxy_Forward=forward), (CLIENT, list(forward)))
 
     def test_identity(self):
         """If the service forbids it, Dovecot sees the gateway's address, and no additional fields."""
         for protocol in PROTOCOLS:
-            port = str(self.trusting.ports[protocol])
-            self.accepted(protocol, Auth_Port=port, Auth_Proxy_Identity="off", Auth_Proxy_Forward="tenant=42")
-            self.assertEqual(self.logins(protocol)[-1], ("127.0.0.1", []))
+            login = self.received(protocol, Auth_Proxy_Identity="off", Auth_Proxy_Forward="tenant=42")
+            self.assertEqual(login, ("127.0.0.1", []))
 
     def test_hold(self):
         """A login waits as long as the service says, and then succeeds."""

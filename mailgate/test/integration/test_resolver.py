@@ -5,6 +5,7 @@ Names of clients from a real name server, as the authentication service and the 
 
 from __future__ import annotations
 
+import select
 import smtplib
 import socket
 import time
@@ -26,6 +27,9 @@ OFFERS_XCLIENT = (b"220 ready\r\n", b"250-ready\r\n250 XCLIENT NAME ADDR LOGIN\r
 """The replies of a backend to EHLO, XCLIENT and EHLO."""
 
 GREETING = b"220 gate.example.com ESMTP ready\r\n"
+
+EARLY = 1.8
+"""Within so many seconds no lookup of a silent name server is over: C{resolver_timeout} is 2 s."""
 
 
 class ResolverTestCase(GatewayTestCase):
@@ -164,26 +168,34 @@ class WaitingTests(ResolverTestCase):
         """Other clients do not wait."""
         self.names.reply("127.0.2.2", silent=True)
         self.names.point("127.0.2.3", b"quick.example.com", "127.0.2.3")
+        began = time.monotonic()
         slow, slowLines = self.connect("127.0.2.2")
         _, lines = self.connect("127.0.2.3")
         self.assertEqual(lines.readline(), GREETING)
-        slow.setblocking(False)
-        self.assertRaises(BlockingIOError, slow.recv, 1)
-        slow.settimeout(PATIENCE)
+        waiting = not select.select([slow], [], [], 0)[0]
+        # On a busy machine the lookup may have taken its two seconds.
+        if time.monotonic() - began < EARLY:
+            self.assertTrue(waiting)
         self.assertEqual(slowLines.readline(), GREETING)
 
     def test_leaves(self):
         """One that leaves ends at once, in phase greeting; no socket remains after its lookup."""
         self.names.reply("127.0.2.4", silent=True)
         gateway = self.site.gateway.pid
+        began = time.monotonic()
         connection, lines = self.connect("127.0.2.4")
         waitUntil(lambda: (b"4.2.0.127.in-addr.arpa", dns.PTR) in self.names.asked, "the name server is asked")
-        self.assertNotEqual(datagramSockets(gateway), set())
+        sockets = datagramSockets(gateway)
+        if time.monotonic() - began < EARLY:
+            self.assertNotEqual(sockets, set())
         lines.close()
         connection.close()
         waitUntil(lambda: "client 127.0.2.4:" in self.log(), "the connection has ended")
-        self.assertRegex(self.log(), "client 127.0.2.4:.* reached greeting, outcome client left")
-        self.assertNotIn("127.0.2.4 could not be resolved", self.log())
+        log = self.log()
+        # On a busy machine the lookup may be over before the client leaves.
+        if time.monotonic() - began < EARLY:
+            self.assertRegex(log, "client 127.0.2.4:.* reached greeting, outcome client left")
+            self.assertNotIn("127.0.2.4 could not be resolved", log)
         waitUntil(lambda: "127.0.2.4 could not be resolved" in self.log(), "the lookup has ended")
         # Connections to the service are kept, and so come and go independently.
         waitUntil(lambda: not datagramSockets(gateway), "its socket is closed")

@@ -12,7 +12,7 @@ import time
 
 from mailgate.test.integration import clients
 from mailgate.test.integration.authservice import Answer, AuthService
-from mailgate.test.integration.daemon import shared, waitUntil
+from mailgate.test.integration.daemon import shared, slowness, waitUntil
 from mailgate.test.integration.faultysite import CONNECT, LOGIN, PROTOCOLS, RETRY, TEMPORARY, WELCOME, FaultySite
 from mailgate.test.integration.groupsite import FOR_LONG
 from mailgate.test.integration.loggedcase import LoggedTestCase
@@ -79,6 +79,15 @@ class RetryTestCase(LoggedTestCase):
         began = time.monotonic()
         return self.site.login(group, user), time.monotonic() - began
 
+    def delayed(self, group):
+        """The first server of C{group} recovers while a client waits; returns the answer and its seconds."""
+        client = self.site.client(group)
+        self.addCleanup(client.close)
+        # Not before the client is there: on a busy machine that may take longer.
+        threading.Timer(RETRY / 2, self.site.backends[group, "A"].recover).start()
+        began = time.monotonic()
+        return client.login("alice", "wonderland").decode().strip(), time.monotonic() - began
+
     def logins(self, group):
         """How often each server of C{group} got credentials."""
         return {name: backend.logins for (owner, name), backend in self.site.backends.items() if owner == group}
@@ -135,12 +144,10 @@ class Attempts:
         self.assertEqual(len(self.failures()), 2, self.failures())
         self.assertNotIn("is not used for", self.log())
 
-    def delayed(self, group):
+    def restarted(self, group):
         """A lone server is restarted while a client waits; returns the answer and its seconds."""
-        backend = self.backend(group)
-        backend.refuse()
-        threading.Timer(RETRY / 2, backend.recover).start()
-        return self.timed(self.group(group))
+        self.backend(group).refuse()
+        return self.delayed(self.group(group))
 
 
 class Retries(Attempts):
@@ -207,7 +214,7 @@ class Retries(Attempts):
     def test_stalls(self):
         """It is silent behind the credentials: they are sent to no other, but other logins pass it over."""
         self.backend("stalls").fail("stalls")
-        self.assertLess(self.assertAnswered(TEMPORARY, "stalls"), 1 + SLACK)
+        self.assertLess(self.assertAnswered(TEMPORARY, "stalls"), 1 + SLACK * slowness())
         self.assertEqual(self.logins(self.group("stalls")), {"A": 1, "B": 0, "C": 0})
         for _ in range(4):
             self.assertAnswered(WELCOME, "stalls")
@@ -245,7 +252,7 @@ class Retries(Attempts):
         """All three are down: a temporary failure, at once."""
         for name in "ABC":
             self.backend("all", name).refuse()
-        self.assertLess(self.assertAnswered(TEMPORARY, "all"), SLACK)
+        self.assertLess(self.assertAnswered(TEMPORARY, "all"), SLACK * slowness())
         self.assertEqual(len(self.failures()), 3)
         self.assertIn("[error]", self.failures()[0])
 
@@ -260,20 +267,20 @@ class Retries(Attempts):
     def test_off(self):
         """C{proxy_next_upstream = off}: no second server for this login; the next one goes elsewhere."""
         self.backend("off").refuse()
-        self.assertLess(self.assertAnswered(TEMPORARY, "off"), SLACK)
+        self.assertLess(self.assertAnswered(TEMPORARY, "off"), SLACK * slowness())
         self.assertEqual(self.logins(self.group("off")), {"A": 0, "B": 0, "C": 0})
         self.assertAnswered(WELCOME, "off")
         self.assertEqual(len(self.failures()), 1)
 
     def test_lone(self):
         """The only server is down, and comes back within a second: the client does not notice."""
-        answer, seconds = self.delayed("lone")
+        answer, seconds = self.restarted("lone")
         self.assertEqual(answer[: len(WELCOME[self.protocol])], WELCOME[self.protocol], answer)
         self.assertGreaterEqual(seconds, RETRY - 0.1)
 
     def test_loneOff(self):
         """With C{proxy_next_upstream = off} the only server is tried once, as nginx does."""
-        answer, _ = self.delayed("once")
+        answer, _ = self.restarted("once")
         # A second try would have succeeded.
         self.assertEqual(answer[: len(TEMPORARY[self.protocol])], TEMPORARY[self.protocol], answer)
         waitUntil(lambda: self.site.login(self.group("once")).startswith(WELCOME[self.protocol]), "it is back")
@@ -346,8 +353,7 @@ class IMAPRetryTests(Retries, RetryTestCase):
         """The only server of a group is tried again as a server of no group is."""
         backend = self.site.backends["single", "A"]
         backend.fail("closes")
-        threading.Timer(RETRY / 2, backend.recover).start()
-        answer, seconds = self.timed("single")
+        answer, seconds = self.delayed("single")
         self.assertTrue(answer.startswith("OK"), answer)
         self.assertLess(seconds, LOGIN)
 

@@ -103,17 +103,21 @@ class XCLIENTTests(SMTPTestCase):
 class ProxySMTPAuthTests(SMTPTestCase):
     """With proxy_smtp_auth the gateway logs in at the backend."""
 
+    def assertLogged(self, words):
+        """Postfix logs C{words}."""
+        waitUntil(lambda: words in self.backends.postfix.log(), f"Postfix logs {words}")
+
     def test_plain(self):
         """With PLAIN if Postfix offers it."""
         received = self.submit("login", "by plain", self.user)
         self.assertIn(f"(Authenticated sender: {self.user})", received)
-        self.assertIn(f"sasl_method=PLAIN, sasl_username={self.user}", self.backends.postfix.log())
+        self.assertLogged(f"sasl_method=PLAIN, sasl_username={self.user}")
 
     def test_login(self):
         """With LOGIN if Postfix offers only that."""
         received = self.submit("login-only", "by login", self.user)
         self.assertIn(f"(Authenticated sender: {self.user})", received)
-        self.assertIn(f"sasl_method=LOGIN, sasl_username={self.user}", self.backends.postfix.log())
+        self.assertLogged(f"sasl_method=LOGIN, sasl_username={self.user}")
 
     def test_password(self):
         """With the password of the authentication service."""
