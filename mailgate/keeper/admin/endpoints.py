@@ -48,6 +48,7 @@ class Parameter:
     @ivar help: what it is for, in a few words.
     @ivar isRequired: whether it must be there.
     @ivar most: the largest number.
+    @ivar least: the smallest number.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Parameter:
     help: str
     isRequired: bool = False
     most: float = 10**9
+    least: float = 0
 
 
 @frozen
@@ -254,7 +256,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (
             *FILTERS,
             Parameter("by", str, "count the sessions of each user, backend, address or protocol, the most first"),
-            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000),
+            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000, least=1),
             Parameter("cursor", str, "the value of next in the answer before"),
         ),
         example={"sessions": [A_SESSION], "next": None, "gateways": GATEWAYS},
@@ -352,7 +354,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (
             Parameter("thing", str, "user, address or network; * and ? are wildcards"),
             Parameter("rule", str, "name of the rule, such as R4; block and hold are those of operators"),
-            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000),
+            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000, least=1),
         ),
         example={"blocks": [A_BLOCK], "total": 1},
         asks="/api/1/blocks",
