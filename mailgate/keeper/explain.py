@@ -14,9 +14,11 @@ from twisted.internet.defer import Deferred
 
 from mailgate.keeper.cluster.elsewhere import addElsewhere
 from mailgate.keeper.explainedplaces import addPlaces
+from mailgate.keeper.filters import Filter
 from mailgate.keeper.gateways import askEverywhere, silence, together
 from mailgate.keeper.keeper import Collected, Keeper
 from mailgate.keeper.limited import learn, limitsOf
+from mailgate.net.networks import plainAddress
 from mailgate.upstream.peer import PeerState
 
 __all__ = ["explain"]
@@ -35,10 +37,15 @@ def explain(keeper: Keeper, user: str, address: str | None, protocol: str | None
     @param user: the user name.
     @param address: the address of the client; L{None} for any.
     @param protocol: C{imap}, C{pop3}, C{smtp} or C{sieve}; L{None} for all servers.
+    @raise ValueError: C{address} is no address of a client, or C{protocol} is not known.
     @return: fires with values of JSON: C{user}, C{address}, C{protocol}; C{limits}: what
         L{mailgate.keeper.limited.limitsOf} returns; C{would}: a value for each server; C{recent}:
         the latest stories of the user at all gateways; C{missing}: why the answer is not complete.
     """
+    # What no login has would have an explanation that looks like one.
+    if address is not None and plainAddress(address) is None and not address.startswith("unix:"):
+        raise ValueError("address must be the address of a client, such as 192.0.2.7")
+    protocol = Filter.fromJSON({"protocol": protocol}).protocol
     arguments = {"user": user, "address": address, "protocol": protocol}
     return Deferred.fromCoroutine(_explain(keeper, arguments))
 

@@ -222,9 +222,10 @@ def _valued(parameter: Parameter, value: Any, isQuery: bool, title: str) -> Any:
             raise Refused(400, f"{name} must be true or false", title)
         return value
     isNumber = type(value) is int or (kind is float and type(value) is float and math.isfinite(value))
-    if not isNumber or not 0 <= value <= parameter.most:
+    if not isNumber or not parameter.least <= value <= parameter.most:
         form = "a whole number" if kind is int else "a number"
-        raise Refused(400, f"{name} must be {form} from 0 to {parameter.most:g}", title)
+        bounds = f"from {parameter.least:.0f} to {parameter.most:.0f}"
+        raise Refused(400, f"{name} must be {form} {bounds}", title)
     return value
 
 

@@ -202,7 +202,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (
             *FILTERS,
             Parameter("by", str, "count the sessions of each user, backend, address or protocol, the most first"),
-            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000),
+            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000, least=1),
             Parameter("cursor", str, "the value of next in the answer before"),
         ),
         example={"sessions": [A_SESSION], "next": None, "gateways": GATEWAYS},
@@ -300,7 +300,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         (
             Parameter("thing", str, "user, address or network; * and ? are wildcards"),
             Parameter("rule", str, "name of the rule, such as R4; block and hold are those of operators"),
-            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000),
+            Parameter("limit", int, "the most rows of an answer; 500 by default", most=1000, least=1),
         ),
         example={"blocks": [A_BLOCK], "total": 1},
         asks="/api/1/blocks",

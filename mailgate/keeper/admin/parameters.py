@@ -22,6 +22,7 @@ class Parameter:
     @ivar help: what it is for, in a few words.
     @ivar isRequired: whether it must be there.
     @ivar most: the largest number.
+    @ivar least: the smallest number.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Parameter:
     help: str
     isRequired: bool = False
     most: float = 10**9
+    least: float = 0
 
 
 FILTERS: tuple[Parameter, ...] = (

@@ -428,6 +428,28 @@ class KeeperTests(ExplainCase):
         ]
         self.assertEqual(found["missing"], expected)
 
+    def test_unknown(self) -> None:
+        """An address or a protocol that no login has is an error: nothing is explained for it."""
+        keeper: Any = FakeKeeper()
+        for address, protocol, expected in (
+            ("192.0.2.0/24", None, "address must be the address of a client"),
+            ("nope", "imap", "address must be the address of a client"),
+            ("", None, "address must be the address of a client"),
+            (None, "impa", "did you mean imap?"),
+            ("192.0.2.7", "", "protocol must be a text that is not empty"),
+        ):
+            error = self.assertRaises(ValueError, explain, keeper, "joe", address, protocol)
+            self.assertIn(expected, str(error))
+        self.assertEqual(keeper.asked, [])
+
+    def test_written(self) -> None:
+        """Addresses of both families and of unix sockets are valid, and protocols in upper and lower case."""
+        for address in ("192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7", "fe80::7%eth0", "unix:"):
+            keeper: Any = FakeKeeper()
+            found = self.successResultOf(explain(keeper, "joe", address, "IMAP"))
+            self.assertEqual((found["address"], found["protocol"]), (address, "imap"))
+            self.assertEqual(keeper.asked, [("explain", {"user": "joe", "address": address, "protocol": "imap"})])
+
     def test_recent(self) -> None:
         """The latest ten stories of the protocol."""
         stories = [{"protocol": "pop3"}, *({"protocol": "imap", "id": number} for number in range(12))]
