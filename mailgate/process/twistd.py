@@ -136,9 +136,14 @@ class TwistdService(MultiService):
             self._cannotStart(error)
         self._twistd.started()
         # The reactor replaces the signal handlers when it starts.
-        self._reactor.callWhenRunning(self._signals.install)
+        self._reactor.callWhenRunning(self._handleSignals)
         self._reactor.callWhenRunning(tuneCollector)
         self._reactor.callWhenRunning(self._process.running)
+
+    def _handleSignals(self) -> None:
+        # It may have stopped before the reactor runs.
+        if self.running:
+            self._signals.install()
 
     def _shedPrivileges(self) -> None:
         user = self._settings[ProcessSettings].user

@@ -253,13 +253,20 @@ class StartTests(TapCase):
         self.assertEqual(os.listdir(folder), [])
 
     async def test_signals(self):
-        """The service handles the signals while it runs, and not after that."""
+        """The service handles the signals while it runs, not after that, also if the reactor begins to run later."""
+        from twisted.internet import reactor
+
         before = [signal.getsignal(number) for number in SIGNALS]
         service = self.make()
         service.startService()
         self.assertEqual([number for number in SIGNALS if signal.getsignal(number) in before], [])
         await service.stopService()
         self.assertEqual([signal.getsignal(number) for number in SIGNALS], before)
+        running = Deferred()
+        reactor.callWhenRunning(running.callback, None)
+        await running
+        # The others have the reactor's handlers while it runs.
+        self.assertEqual(signal.getsignal(signal.SIGHUP), before[SIGNALS.index(signal.SIGHUP)])
 
     async def test_statusOfNobody(self):
         """The exit status changes only if proxied sessions were cut."""
