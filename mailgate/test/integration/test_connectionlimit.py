@@ -14,6 +14,7 @@ import socket
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from mailgate.test.integration.adminclient import AdminClient
 from mailgate.test.integration.daemon import freePort, newFolder, waitUntil
 from mailgate.test.integration.gateway import FOREGROUND, GatewayProcess
 from mailgate.test.integration.scripted import ACCEPT, ScriptedAuth, ScriptedBackend
@@ -71,6 +72,12 @@ class LimitTestCase(SynchronousTestCase):
         return self.hear(client, b"a ")
 
 
+    def paused(self, path: str) -> list[float]:
+        """Whether the clients of each server wait, as the metrics at the admin server C{path} have it."""
+        numbers = AdminClient(path).scrape()
+        return [numbers[f'mailgate_accept_paused{{server="{name}"}}'] for name in self.ports]
+
+
 class SilentTests(LimitTestCase):
     """More clients than descriptors."""
 
@@ -111,16 +118,22 @@ class SilentTests(LimitTestCase):
         self.assertTrue(self.login(waiting).endswith(b"a OK logged in\r\n"))
 
     def test_written(self):
-        """A configured number counts for all ports together; waiting clients are served in their turn."""
-        self.start("worker_connections = 2")
+        """
+        A configured number counts for all ports together; waiting clients are served in their turn, and a metric tells
+        that they wait.
+        """
+        path = os.path.join(self.folder, "admin")
+        self.start(f"worker_connections = 2\nadmin = unix:{path}")
         clients = [self.greeted(), self.dial("pop3")]
         clients[1].recv(100)
         clients += [self.dial(), self.dial("pop3")]
         waitUntil(lambda: "worker_connections are not enough: 2 " in self.gateway.log(), "the limit is reached")
+        waitUntil(lambda: self.paused(path) == [1, 1], "the metric has both servers")
         for client in clients[:2]:
             client.close()
         self.hear(clients[2], GREETING.strip())
         self.hear(clients[3], b"+OK")
+        waitUntil(lambda: self.paused(path) == [0, 0], "both servers accept clients")
 
     def test_tooMany(self):
         """A number that the descriptors do not allow is reported at the start, and reduced."""
