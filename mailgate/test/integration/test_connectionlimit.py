@@ -71,7 +71,6 @@ class LimitTestCase(SynchronousTestCase):
         client.sendall(b"a LOGIN joe sesame\r\n")
         return self.hear(client, b"a ")
 
-
     def paused(self, path: str) -> list[float]:
         """Whether the clients of each server wait, as the metrics at the admin server C{path} have it."""
         numbers = AdminClient(path).scrape()
