@@ -58,6 +58,16 @@ class Listener(Service):
         self.specific = specific
         self._reactor = reactor
 
+    @property
+    def isPaused(self) -> bool:
+        """Whether clients wait, because this process can accept no more for now."""
+        return getattr(self.port, "isPaused", False)
+
+    @property
+    def serverNames(self) -> set[str]:
+        """The names of the servers whose clients connect to the socket."""
+        return {factory.settings.name for factory in (self.factory, *self.specific.values())}
+
     def privilegedStartService(self) -> None:
         """
         Bind the socket.

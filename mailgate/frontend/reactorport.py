@@ -59,7 +59,7 @@ class SharedTCPPort(_Adopted, TCPPort):
 
 def makeBounded(port: Any, places: Places) -> None:
     """
-    Limit how many clients a port accepts, as L{mailgate.lean.port.LeanPort} does.
+    Limit how many clients a port accepts, as L{mailgate.lean.port.LeanPort} does. The port gets C{isPaused}.
 
     @param port: Twisted's port.
     @param places: counts the client connections of the process.
@@ -68,6 +68,7 @@ def makeBounded(port: Any, places: Places) -> None:
 
     def doRead() -> Any:
         room = places.room(resume)
+        port.isPaused = not room
         if not room:
             port.stopReading()
             return None
@@ -75,6 +76,7 @@ def makeBounded(port: Any, places: Places) -> None:
         return accept()
 
     def resume() -> None:
+        port.isPaused = False
         if port.connected and not port.disconnecting:
             port.startReading()
 

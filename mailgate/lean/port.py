@@ -76,7 +76,7 @@ class LeanPort:
         self._listening = False
         self._resting: Any = None
         self._saysExhausted = Seldom()
-        self._full = False
+        self._full = self._isExhausted = False
         self.places: Places | None = None
         self.isLarge: Callable[[], bool] | None = None
         self._waited = False
@@ -135,6 +135,11 @@ class LeanPort:
             if not self._listening:
                 return
 
+    @property
+    def isPaused(self) -> bool:
+        """Whether clients wait: the system has no descriptor for another connection, or the limit is reached."""
+        return self._full or self._isExhausted
+
     def _isCourteous(self) -> bool:
         """Whether to leave new connections to other processes, once. If no other accepts them, this process does."""
         assert self.isLarge is not None
@@ -170,6 +175,7 @@ class LeanPort:
                 seconds=BREATH,
             )
         self._saysExhausted.postpone(now)
+        self._isExhausted = True
         self._pause(BREATH)
 
     def _pause(self, seconds: float) -> None:
@@ -178,6 +184,7 @@ class LeanPort:
 
     def _wake(self) -> None:
         self._resting = None
+        self._isExhausted = False
         self._poller.change(self._socket.fileno(), 0, READABLE)
 
     def _resume(self) -> None:

@@ -158,6 +158,7 @@ class Survey:
         for gateway in self._gateways[:1]:
             gauges.update(_standing(gateway, self._now))
             gauges.update(_environment(gateway))
+            gauges["mailgate_accept_paused"] = _paused(gateway)
 
 
 def _standing(gateway: Any, now: float) -> Totals:
@@ -179,6 +180,15 @@ def _standing(gateway: Any, now: float) -> Totals:
         "mailgate_backend_up": [[[backend], int(value)] for backend, value in up.items()],
         "mailgate_backend_draining": [[[backend], int(value)] for backend, value in draining.items()],
     }
+
+
+def _paused(gateway: Any) -> list[list[Any]]:
+    """Whether the clients of each server wait until they are accepted."""
+    paused = {factory.settings.name: False for factory in gateway.factories}
+    for listener in gateway.listeners:
+        if listener.isPaused:
+            paused.update(dict.fromkeys(listener.serverNames, True))
+    return [[[server], int(value)] for server, value in paused.items()]
 
 
 def _environment(gateway: Any) -> Totals:

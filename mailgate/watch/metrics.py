@@ -77,6 +77,11 @@ def _histogram(name: str, help: str, bound: int, *labels: str, buckets: tuple[fl
 METRICS: tuple[Metric, ...] = (
     _counter("connections", "Accepted connections.", 20, "server", "protocol"),
     _counter("connections_ended", "Connections that have ended.", 6 * 24, "protocol", "outcome"),
+    _gauge(
+        *("accept_paused", "Whether a server accepts no clients for now: no descriptors, or worker_connections.", 20),
+        "server",
+        merge=Merge.MOST,
+    ),
     _gauge("sessions", "Open connections, by the phase that they are in.", 6 * 12, "protocol", "phase"),
     _gauge("sessions_relayed", "Proxied sessions at each backend.", 6 * 65, "protocol", "backend"),
     _gauge("users", "Distinct users with a proxied session; above 2,000 an estimate.", 1, merge=Merge.UNION),

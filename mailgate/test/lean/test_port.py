@@ -305,10 +305,10 @@ class ExhaustedTests(Case):
                     self.poller.doRead()
                 self.reactor.advance(BREATH / 2)
                 self.poller.doRead()
-                self.assertEqual((accepting.calls, factory.made), (times, []))
+                self.assertEqual((accepting.calls, factory.made, port.isPaused), (times, [], True))
                 self.reactor.advance(BREATH / 2)
             self.poller.doRead()
-            self.assertEqual(far.recv(10), b"+OK\r\n")
+            self.assertEqual((far.recv(10), port.isPaused), (b"+OK\r\n", False))
             self.assertLeavesNothing(port, factory)
         self.assertEqual(self.complaints(), [("error", os.strerror(code)) for code in codes])
 

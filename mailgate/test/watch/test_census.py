@@ -53,6 +53,7 @@ class CensusTests(SynchronousTestCase):
         )
         return SimpleNamespace(
             factories=[factory],
+            listeners=[],
             upstreams=SimpleNamespace(everyPeer=lambda: []),
             namedBackends=lambda: [],
             authServices=lambda: [SimpleNamespace(label="a:1", isFailing=True)],
@@ -85,6 +86,18 @@ class CensusTests(SynchronousTestCase):
         self.assertEqual(found["mailgate_auth_service_up"], {("a:1",): 0})
         certificates = found["mailgate_certificate_not_after_timestamp_seconds"]
         self.assertEqual(certificates, {("clients", "mx.test"): 2000.0})
+
+    def test_paused(self) -> None:
+        """A server pauses if one of its sockets does; a draining gateway has none. The others have 0."""
+        other = self.gatewayOf(set()).factories[0]
+        other.settings = SimpleNamespace(name="others")
+        self.gateway.factories.append(other)
+        self.assertEqual(self.gauges()["mailgate_accept_paused"], {("clients",): 0, ("others",): 0})
+        self.gateway.listeners = [
+            SimpleNamespace(isPaused=True, serverNames={"clients"}),
+            SimpleNamespace(isPaused=False, serverNames={"clients", "others"}),
+        ]
+        self.assertEqual(self.gauges()["mailgate_accept_paused"], {("clients",): 1, ("others",): 0})
 
     def test_zero(self) -> None:
         """A backend whose sessions have ended has 0, and does not vanish."""
