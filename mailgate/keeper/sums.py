@@ -55,17 +55,8 @@ _BOUNDED = {
 }
 """The places of these labels in each metric."""
 
-_LEAST = frozenset(
-    ("mailgate_auth_service_up", "mailgate_backend_up", "mailgate_certificate_not_after_timestamp_seconds")
-)
-_HIGHEST = frozenset(
-    (
-        "mailgate_backend_draining",
-        "mailgate_config_last_reload_success_timestamp_seconds",
-        "mailgate_worker_report_age_seconds",
-    )
-)
-
+_LEAST = frozenset(metric.name for metric in METRICS if metric.merge is Merge.LEAST)
+_HIGHEST = frozenset(metric.name for metric in METRICS if metric.merge is Merge.MOST)
 
 _NUMBERS = frozenset((int, float))
 

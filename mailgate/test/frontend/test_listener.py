@@ -212,6 +212,7 @@ class SocketTests(TestCase):
         own, others = makeFactory(ListenAddress("127.0.0.1", 110)), makeFactory(address)
         own.record = evolve(POP3, server=Other)
         listener = Listener(address, others, self.reactor, {"127.0.0.1": own})
+        self.assertEqual(listener.serverNames, {own.settings.name, others.settings.name})
         listener.startService()
         self.addCleanup(listener.stopService)
         for host, line, factory in (("127.0.0.1", b"other\r\n", own), ("127.0.0.2", b"+OK POP3 ready\r\n", others)):

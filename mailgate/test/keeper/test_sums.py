@@ -198,6 +198,17 @@ class SumsTests(SynchronousTestCase):
             },
         )
 
+    def test_states(self) -> None:
+        """The table of the metrics says how the values of two processes become one."""
+        for metric in METRICS:
+            if metric.kind is Kind.GAUGE and metric.merge is not Merge.UNION:
+                sums = Sums(Admission())
+                labels = ["x"] * len(metric.labels)
+                for value in (2, 1, 1):
+                    sums.add(readValues({metric.name: [[labels, value]]}))
+                expected = {Merge.SUM: 4, Merge.LEAST: 1, Merge.MOST: 2}[metric.merge]
+                self.assertEqual(sums.values[metric.name], {tuple(labels): expected}, metric.name)
+
     def test_bounds(self) -> None:
         """However many values of a label processes report, the sums have at most as many series as the bound says."""
         admission = Admission()

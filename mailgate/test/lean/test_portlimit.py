@@ -97,10 +97,12 @@ class PortTests(PortCase):
     def test_resumes(self) -> None:
         """For each client that leaves a waiting one is accepted, until all are."""
         clients = self.arrive(5)
+        self.assertFalse(self.port.isPaused)
         self.turn()
-        for left in (3, 3, 2, 1, 0):
+        self.assertTrue(self.port.isPaused)
+        for left, isPaused in ((3, True), (3, False), (2, False), (1, False), (0, False)):
             clients.pop(0).close()
-            self.assertEqual(len(self.turn()), left)
+            self.assertEqual((len(self.turn()), self.port.isPaused), (left, isPaused))
         self.assertEqual(self.places.taken, 0)
         self.arrive(3)
         self.assertEqual(len(self.turn()), 3)
@@ -161,8 +163,8 @@ class PortTests(PortCase):
         large = True
         self.port.port.isLarge = lambda: large
         clients = self.arrive(4)
-        for count in (0, 3):
-            self.assertEqual(len(self.turn()), count)
+        for count, isPaused in ((0, False), (3, True)):
+            self.assertEqual((len(self.turn()), self.port.isPaused), (count, isPaused))
             self.reactor.advance(PAUSE)
         self.assertEqual((len(self.turn()), self.events()), (3, 0))
         self.reactor.advance(PAUSE)
@@ -255,13 +257,14 @@ class TwistedTests(TestCase):
         self.assertEqual(self.places.taken, 2)
         port: Any = listener.port
         self.assertNotIn(port, self.reactor.getReaders())
+        self.assertTrue(listener.isPaused)
         connections = set(self.factory.connections)
         while len(clients) > 2:
             clients.pop(0).close()
             await self.until(lambda known=set(connections): set(self.factory.connections) - known)
             self.assertEqual(self.places.taken, 2)
             connections |= set(self.factory.connections)
-        self.assertEqual(len(connections), 5)
+        self.assertEqual((len(connections), listener.isPaused), (5, False))
 
     async def test_tcp(self) -> None:
         """A TCP port accepts up to the limit."""
