@@ -293,8 +293,9 @@ class Gateway(MultiService):
     def _bind(self) -> None:
         self._takeSockets()
         try:
-            for listener in self.listeners:
-                listener.privilegedStartService()
+            for service in self:
+                if isinstance(service, Listener):
+                    service.privilegedStartService()
         except BaseException:
             self.stopListening()  # An application may go on without this gateway.
             raise
