@@ -151,7 +151,7 @@ class Gateway(MultiService):
             self.addService(share.refreshing(reactor))
         self._addListeners()
         if self.state.watcher is not None:
-            self.state.watcher.expect(self)
+            self.state.watcher.expect(self, logs.lines)
 
     def _allFactories(self) -> list[ProxyServerFactory]:
         try:
@@ -293,9 +293,8 @@ class Gateway(MultiService):
     def _bind(self) -> None:
         self._takeSockets()
         try:
-            for service in self:
-                if isinstance(service, Listener):
-                    service.privilegedStartService()
+            for listener in [each for each in self if isinstance(each, Listener)]:
+                listener.privilegedStartService()
         except BaseException:
             self.stopListening()  # An application may go on without this gateway.
             raise

@@ -6,6 +6,7 @@ What the keeper itself measures, as metrics: the processes, the configuration, t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from mailgate.keeper.blockrows import countBlocks
 from mailgate.keeper.interfaces import IOthers
@@ -14,6 +15,7 @@ from mailgate.keeper.sums import Values
 from mailgate.limits.attempt import Rule
 from mailgate.limits.interfaces import ILimitStore
 from mailgate.store.interfaces import DEAD
+from mailgate.watch.metrics import LOG_LINES
 
 __all__ = ["Gauges"]
 
@@ -24,13 +26,13 @@ class Gauges:
     """
     Measures.
 
-    @param events: what the gateway itself has counted. Entries that were dropped early are counted there, as the limits
-        of a successor begin at 0.
+    @param events: what the gateway itself has counted. Entries that were dropped early are counted there, and lines of
+        the log, as those of a successor begin at 0.
     """
 
     def __init__(self, events: Counted) -> None:
         self._events = events
-        self._evicted: Mapping[str, int] = {}
+        self._known: dict[str, Mapping[str, int]] = {}
 
     def read(self, linked: Sequence[Counted], now: float, loaded: float) -> Values:
         """
@@ -61,7 +63,7 @@ class Gauges:
         if store is None:
             return {}
         numbers = store.numbers()
-        self._count(numbers["evictions"])
+        self._count(_EVICTIONS, numbers["evictions"])
         blocks = countBlocks(store.blocks())
         return {
             "mailgate_blocks": {(rule.value,): blocks.get(rule.value, 0) for rule in _BLOCKING},
@@ -85,14 +87,23 @@ class Gauges:
             "mailgate_gateways": {("living",): len(found["gateways"]) - silent, ("silent",): silent},
         }
 
-    def _count(self, evictions: Mapping[str, int]) -> None:
-        known = self._events.values.setdefault(_EVICTIONS, {})
-        for table, count in evictions.items():
-            dropped = max(0, count - self._evicted.get(table, 0))
-            if dropped or (table,) not in known:
-                known[table,] = known.get((table,), 0) + dropped
+    def readLines(self, lines: Mapping[Any, int]) -> None:
+        """
+        Count what the keeper's own process has logged since the last call.
+
+        @param lines: the numbers of lines by Twisted's levels, from the start of the process on.
+        """
+        self._count(LOG_LINES, {level.name: number for level, number in lines.items()})
+
+    def _count(self, name: str, numbers: Mapping[str, int]) -> None:
+        """Add to a counter by how much the C{numbers} of its labels have grown in this process."""
+        known, before = self._events.values.setdefault(name, {}), self._known.get(name, {})
+        for label, count in numbers.items():
+            more = max(0, count - before.get(label, 0))
+            if more or (label,) not in known:
+                known[label,] = known.get((label,), 0) + more
                 self._events.text = ""
-        self._evicted = dict(evictions)
+        self._known[name] = dict(numbers)
 
 
 _BLOCKING = (Rule.BLOCK, Rule.HOLD, Rule.PAIR_BLOCK, Rule.ADDRESS_BLOCK, Rule.USER_REFUSE)

@@ -55,6 +55,8 @@ class Keeper:
     @ivar others: the other gateways; L{None} without C{store}.
     @ivar registry: the sessions of the gateway, for others; L{None} without a store.
     @ivar placing: the places of users in sticky groups; L{None} if the gateway has none.
+    @ivar lines: how many lines this process has logged, by Twisted's levels; empty if a worker runs in it, which counts
+        them.
     @ivar operator: carries out orders; L{None} if this gateway takes none, as in an application.
     @ivar began: when the gateway was started, in seconds of the clock.
     @ivar loaded: when its configuration was loaded, in seconds of the clock.
@@ -97,6 +99,7 @@ class Keeper:
         self.load: Callable[[], bytes | None] = lambda: None
         self.loadLimits: Callable[[], bytes | None] = lambda: None
         self.limitsChanged: Callable[[], object] = lambda: None
+        self.lines: Mapping[Any, int] = {}
         self.clock = clock
         self._events = Counted(f"keeper.{randomness(8).hex()}")
         self._gauges = Gauges(self._events)
@@ -265,6 +268,7 @@ class Keeper:
 
     def sums(self) -> Values:
         """Return all metrics, with the last report of each process."""
+        self._gauges.readLines(self.lines)
         values = {**self._gauges.readLimits(self.limits), **self._processes.sums(None)}
         values.update(self._gauges.readStore(self.others))
         for name, rows in EVENTS.items():

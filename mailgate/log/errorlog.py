@@ -21,7 +21,7 @@ from mailgate.log.levels import DEBUGGED, NOTICE, RANKS, isOfLife, levelName
 from mailgate.log.logfile import LogFile
 from mailgate.log.lostlines import StreamWriter
 from mailgate.log.privacy import FULL, KEY_BYTES, Masking, Privacy
-from mailgate.log.settings import ErrorLog
+from mailgate.log.settings import ErrorLog, leastLevel
 from mailgate.log.syslog import LONGEST_LINE, SyslogObserver, SyslogServer, forJournal, isJournal
 from mailgate.log.textlines import formatLine, formatWithPid
 
@@ -49,6 +49,24 @@ class _Log:
             self._target(event)
 
 
+@implementer(ILogObserver)
+class _Counted:
+    """
+    Counts the events that it passes on.
+
+    @param target: receives them.
+    @param lines: the numbers by Twisted's levels.
+    """
+
+    def __init__(self, target: ILogObserver, lines: dict[Any, int]) -> None:
+        self._target = target
+        self._lines = lines
+
+    def __call__(self, event: LogEvent) -> None:
+        self._lines[event.get("log_level", LogLevel.info)] += 1
+        self._target(event)
+
+
 class ErrorLogs:
     """
     The open targets of all C{error_log} directives. Each file and each syslog server is opened once.
@@ -57,6 +75,8 @@ class ErrorLogs:
     @param randomness: called with a number, returns that many random bytes.
     @ivar key: the key of C{log_user = hash}. It is as old as the gateway, and is stored nowhere.
     @ivar owner: the uid and gid of the user who may own the files that root opens; L{None} for root.
+    @ivar lines: how many events of each of Twisted's levels have been written to a target or more. C{notice} is
+        L{LogLevel.info} here.
     @ivar onLoss: called with a message, as text, when a target loses its first line. Standard error has this line, too.
     """
 
@@ -67,6 +87,7 @@ class ErrorLogs:
         # Keep the stream: once twistd has started its log, sys.stderr writes to the log.
         self._stderr = sys.stderr if stderr is None else stderr
         self.key = randomness(KEY_BYTES)
+        self.lines: dict[Any, int] = dict.fromkeys(LogLevel.iterconstants(), 0)
         self._errors = self._errorsAs(isJSON=False)
         self._errorsInJSON: StreamWriter | None = None
         self._hasText = False
@@ -88,7 +109,8 @@ class ErrorLogs:
         @raise OSError: a file cannot be opened.
         """
         targets = [(self._target(log), log) for log in logs]
-        return self.masking(LogPublisher(*(_Log(target, log.level) for target, log in targets)), privacy)
+        publisher = LogPublisher(*(_Log(target, log.level) for target, log in targets))
+        return self.masking(_Log(_Counted(publisher, self.lines), leastLevel(logs)), privacy)
 
     def masking(self, observer: ILogObserver, privacy: Privacy) -> ILogObserver:
         """

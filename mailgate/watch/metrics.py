@@ -9,10 +9,14 @@ from enum import Enum
 
 from attrs import frozen
 
-__all__ = ["EVENTS", "LOGIN_OUTCOMES", "METRICS", "Kind", "Merge", "Metric", "named", "word"]
+__all__ = ["EVENTS", "LOGIN_OUTCOMES", "LOG_LINES", "METRICS", "Kind", "Merge", "Metric", "named", "word"]
 
 LOGIN_OUTCOMES = ("accepted", "denied", "temporary", "limited", "blocked", "backend_refused", "abandoned")
 """The values of C{outcome} of C{mailgate_logins}."""
+
+LOG_LINES = "mailgate_log_lines"
+_LEVELS = ("debug", "info", "warn", "error", "critical")
+"""Twisted's levels."""
 
 _LOGIN = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _SESSION = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 24 * 3600.0)
@@ -118,6 +122,7 @@ METRICS: tuple[Metric, ...] = (
         merge=Merge.MOST,
     ),
     _gauge("workers", "Worker processes.", 2, "state"),
+    _counter("log_lines", "Lines of the log of workers and keeper; info has those of notice, too.", 5, "level"),
     _counter("worker_restarts", "Workers that were started anew.", 4, "reason"),
     _gauge("worker_memory_bytes", "Private memory of a worker.", 64, "worker"),
     _gauge("worker_open_files", "File descriptors that a worker uses.", 64, "worker"),
@@ -130,6 +135,7 @@ METRICS: tuple[Metric, ...] = (
 """All metrics."""
 
 EVENTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    LOG_LINES: tuple((level,) for level in _LEVELS),
     "mailgate_reloads": (("ok",), ("refused",)),
     "mailgate_worker_restarts": (("exit",), ("signal",), ("fork",), ("zygote",)),
 }

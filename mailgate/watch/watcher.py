@@ -24,7 +24,7 @@ from mailgate.session import Ending, Outcome, Phase, Session
 from mailgate.watch.census import WORKER, Survey
 from mailgate.watch.failures import HANDSHAKE_FAILURES, backendLoginOutcome, connectOutcome, handshakeFailure
 from mailgate.watch.labels import OTHER, FirstNames
-from mailgate.watch.metrics import LOGIN_OUTCOMES, word
+from mailgate.watch.metrics import LOG_LINES, LOGIN_OUTCOMES, word
 from mailgate.watch.phasetimes import accepted, lengths, settle
 from mailgate.watch.process import LagMeter
 from mailgate.watch.settings import AdminSettings
@@ -93,6 +93,7 @@ class Watcher:
         tally.prepare("mailgate_loop_lag_seconds", lag)
         self.lag = LagMeter(clock, lambda seconds: tally.observe("mailgate_loop_lag_seconds", lag, seconds))
         self._count, self._observe = tally.count, tally.observe
+        self._lines: Mapping[Any, int] = {}
         # What waits for _fold: of a login nothing else is kept.
         self._begun: list[Session] = []
         self._relays: dict[Session, float] = {}
@@ -123,13 +124,16 @@ class Watcher:
         """
         return self._servers.get(address, address)
 
-    def expect(self, gateway: Any) -> None:
+    def expect(self, gateway: Any, lines: Mapping[Any, int]) -> None:
         """
         Learn the names of a gateway's servers, services and backends, and begin their counters at 0: C{rate()} of
         Prometheus does not see the first event otherwise.
 
         @param gateway: the L{mailgate.service.Gateway}.
+        @param lines: how many lines the process has logged so far, by Twisted's levels: of
+            L{mailgate.log.errorlog.ErrorLogs}, which counts on.
         """
+        self._lines = lines
         count, prepare = self.tally.count, self.tally.prepare
         self.stories.isKept = gateway.settings[AdminSettings].explainMemory > 0
         for factory in gateway.factories:
@@ -280,6 +284,8 @@ class Watcher:
     def totals(self) -> Totals:
         """Return the counters and histograms from the start of the process on. They never fall."""
         self._fold()
+        lines = self.tally.counters[LOG_LINES]
+        lines.update({(level.name,): number for level, number in self._lines.items() if number})
         return self.tally.totals()
 
     def relayed(self) -> dict[tuple[str, ...], float]:

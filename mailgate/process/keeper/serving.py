@@ -226,6 +226,7 @@ def _run(
     sharing = sharingFor(settings, reactor, defence)
     judge: IDefence = defence if sharing is None else sharing.defence
     keeper = keeperFor(settings, reactor, judge, sharing)
+    keeper.lines = logs.lines
     front = Front(keeper, settings, sockets, reactor, sharing)
     checks = Checking(settings, reactor, logs, notices)
     remembering = rememberingFor(judge, settings, anyReactor, lambda: keeper.knowsMost)

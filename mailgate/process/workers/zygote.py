@@ -124,6 +124,8 @@ class Inheritance:
         @param channel: the channel to the zygote.
         @return: the exit status.
         """
+        # What the zygote has logged is not counted again for each worker.
+        self._logs.lines.update(dict.fromkeys(self._logs.lines, 0))
         share = None if self._shares is None else self._shares.of(slot)
         self._notices.isFirst = slot == 0
         position = Position(slot, share, self._keeper)

@@ -128,6 +128,8 @@ class SilentTests(LimitTestCase):
         clients += [self.dial(), self.dial("pop3")]
         waitUntil(lambda: "worker_connections are not enough: 2 " in self.gateway.log(), "the limit is reached")
         waitUntil(lambda: self.paused(path) == [1, 1], "the metric has both servers")
+        errors = AdminClient(path).scrape()['mailgate_log_lines_total{level="error"}']
+        self.assertEqual(errors, self.gateway.log().count("[error]"))
         for client in clients[:2]:
             client.close()
         self.hear(clients[2], GREETING.strip())

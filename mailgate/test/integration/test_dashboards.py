@@ -236,6 +236,12 @@ class PromtoolTests(SynchronousTestCase):
         self.fires("MailgateWorkerHangs", {age: "0 30 90 150"}, "3m", {"worker": "0"})
         self.fires("MailgateWorkerHangs", {age: "0 1 0 1"}, "3m", None)
 
+    def test_defect(self):
+        """A critical line is reported; errors, which backends and services can cause, are not."""
+        lines = 'mailgate_log_lines_total{{level="{}",instance="g1"}}'.format
+        self.fires("MailgateDefect", {lines("critical"): "0 0 1 1 1"}, "4m", {"instance": "g1"})
+        self.fires("MailgateDefect", {lines("critical"): "1x10", lines("error"): "0+60x10"}, "4m", None)
+
     def test_reload(self):
         """A refused reload is reported; the first one, too, as the counter exists from the start."""
         refused = 'mailgate_reloads_total{result="refused"}'

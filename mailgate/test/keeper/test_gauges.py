@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.task import Clock
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 
 from mailgate.keeper.keeper import Keeper
@@ -16,7 +17,7 @@ from mailgate.test.support.neighbours import Neighbourhood
 
 
 class GaugesTests(SynchronousTestCase):
-    """The metrics of the limits in the sums of the keeper."""
+    """The metrics of the limits, of the log and of the store in the sums of the keeper."""
 
     def setUp(self) -> None:
         self.keeper = Keeper(Clock(), "g1")
@@ -46,6 +47,17 @@ class GaugesTests(SynchronousTestCase):
         successor.restore(self.keeper.state())
         successor.limits.counts["evictions"] = {"pairs": 2}
         self.assertEqual(successor.sums()["mailgate_limit_evictions"], {("pairs",): 7})
+
+    def test_lines(self) -> None:
+        """What the keeper has logged is counted beside the lines of the workers; a successor begins at 0 again."""
+        self.keeper.lines = {LogLevel.warn: 2, LogLevel.critical: 0}
+        for _ in range(2):
+            self.assertEqual(self.keeper.sums()["mailgate_log_lines"]["warn",], 2)
+        self.assertEqual(self.keeper.sums()["mailgate_log_lines"]["critical",], 0)
+        successor = Keeper(Clock(), "g1")
+        successor.restore(self.keeper.state())
+        successor.lines = {LogLevel.warn: 1}
+        self.assertEqual(successor.sums()["mailgate_log_lines"]["warn",], 3)
 
     def test_none(self) -> None:
         """Without limits there are none of them."""

@@ -304,6 +304,21 @@ class LevelTests(SynchronousTestCase):
         for word in ("crit", "alert", "emerg"):
             self.assertEqual(self.texts(word), troubles[2:])
 
+    def test_counted(self) -> None:
+        """Each event that a target takes is counted once, however many take it; what none takes is not counted."""
+        logs = ErrorLogs(io.StringIO())
+        observer = logs.observer([ErrorLog(None, NOTICE), ErrorLog(None, LogLevel.error, isJSON=True)])
+        journal = Journal(LogLevel.debug, observer)
+        journal.info("a login")
+        journal.notice("a reload")
+        journal.warn("a warning")
+        journal.error("an error")
+        journal.error("another")
+        journal.failure("a defect", caught("boom"))
+        journal.debugging.debug("a step of a debugged connection")
+        counts = {level.name: number for level, number in logs.lines.items()}
+        self.assertEqual(counts, {"debug": 1, "info": 1, "warn": 1, "error": 2, "critical": 1})
+
     def test_unbuilt(self) -> None:
         """At notice the lines of connections are not built."""
         events, observer = recorder()

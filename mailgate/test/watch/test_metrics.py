@@ -14,7 +14,7 @@ from mailgate.watch.metrics import METRICS, Kind, named, word
 LABELS = frozenset(
     (
         *("auth", "backend", "cipher", "direction", "method", "name", "outcome", "phase", "protocol", "reason"),
-        *("action", "result", "rule", "server", "state", "table", "version", "worker"),
+        *("action", "level", "result", "rule", "server", "state", "table", "version", "worker"),
     )
 )
 """

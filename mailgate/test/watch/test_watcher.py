@@ -5,17 +5,21 @@ Tests for L{mailgate.watch.watcher}: what connections of a gateway count, played
 from __future__ import annotations
 
 import json
+from io import StringIO
 from typing import Any
 
 from OpenSSL import SSL
 from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.task import Clock
 from twisted.internet.testing import MemoryReactorClock
+from twisted.logger import LogLevel
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
 from mailgate.config import parse
 from mailgate.interfaces import IWatch
+from mailgate.log.errorlog import ErrorLogs
+from mailgate.log.settings import ErrorLog
 from mailgate.login import Backend, Denial, Method, Refusal, TLSState, Trouble
 from mailgate.protocols.imap4 import IMAP4
 from mailgate.service import Gateway, ProcessState
@@ -366,6 +370,16 @@ class ExpectationTests(SynchronousTestCase):
         self.assertFalse(self.watcher.stories.isKept)
         Gateway(parse(CONFIGURATION), self.reactor, state=self.state)
         self.assertTrue(self.watcher.stories.isKept)
+
+    def test_lines(self) -> None:
+        """The lines that the process has logged are counted by their levels, over a reload."""
+        logs = ErrorLogs(StringIO())
+        observer = logs.observer([ErrorLog(None, LogLevel.warn)])
+        for count in (1, 2):
+            Gateway(parse(CONFIGURATION), self.reactor, logs, state=self.state)
+            observer({"log_level": LogLevel.error, "log_format": "a"})
+            observer({"log_level": LogLevel.info, "log_format": "a"})
+            self.assertEqual(self.watcher.totals()["mailgate_log_lines"], [[["error"], count]])
 
     def test_names(self) -> None:
         """Servers have the names of their sections."""
