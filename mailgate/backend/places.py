@@ -87,11 +87,7 @@ class Places:
         of groups, servers that rest come last, and those that an operator or a health check takes out are passed over.
         """
         backends, options = route.backends, route.options
-        try:
-            place = self._alone.get(backends) or self._onlyOf(backends)
-        except TypeError:
-            # An embedder's list. To look at the type first would cost each login something.
-            place = self._onlyOf(_inTuple(backends))
+        place = self._alone.get(backends) or self._onlyOf(backends)
         places: Iterable[Place | NoBackend]
         if place is None:
             places = self._inTurn(route, request)
@@ -318,17 +314,6 @@ class Places:
             str(backend), backend, begin, contexts, group, peer, retry or self._retry, self._upstreams
         )
         return place
-
-
-def _inTuple(backends: object) -> tuple[Destination, ...]:
-    """
-    Return the C{backends} of a route that are no tuple.
-
-    @raise TypeError: they are no sequence either.
-    """
-    if not isinstance(backends, Sequence):
-        raise TypeError(f"the backends of a Route are a {type(backends).__name__} instead of a tuple")
-    return (*backends,)
 
 
 def _whyOut(peer: Peer | None) -> str:

@@ -80,7 +80,7 @@ class Route:
     value: nothing changes it. (To enforce that, attrs needs twice the time to make it.)
 
     @ivar backends: the backends, in the order in which the gateway tries them. If there are none, the login ends with
-        a temporary failure. A list works as well; nothing may change it.
+        a temporary failure.
     @ivar user: the user name for the backend, as bytes. It may be empty for C{Method.NONE} only.
     @ivar password: the password for the backend, as bytes; for a login by OAuth it is the token. L{None} if the
         authenticator does not know it, as with a digest method.

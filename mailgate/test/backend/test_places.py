@@ -4,9 +4,8 @@ Tests for L{mailgate.backend.places}: logins at groups of backends.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-from attrs import evolve
 from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import MemoryReactorClock
 from twisted.trial.unittest import SynchronousTestCase
@@ -411,34 +410,6 @@ class PlaceTests(SynchronousTestCase):
         for number in range(3000):
             list(places.of(routeTo(Backend("192.0.2.1", number + 1)), requestFor("pop3")))
         self.assertLessEqual(len(places._places), 1024)
-
-    def test_list(self) -> None:
-        """A list of backends, which is mutable and has no hash, is as good as a tuple."""
-        one, other = Backend("192.0.2.1", 110), Backend("192.0.2.2", 110)
-
-        def tried(backends: Any) -> list[str]:
-            route = evolve(routeTo(one), backends=backends)
-            places = placesFor(MemoryReactorClock(), upstreams()).of(route, requestFor("pop3"))
-            return [place.name for place in places if isinstance(place, Place)]
-
-        for backends in ([one], [other, one], [BackendGroup("store")], []):
-            self.assertEqual(tried(backends), tried(tuple(backends)))
-        self.assertEqual(tried([other, one]), ["192.0.2.2:110", "192.0.2.1:110"])
-
-    def test_listServed(self) -> None:
-        """A login at the backend in a list succeeds."""
-        attempt = Attempt(POP3, route=evolve(routeTo(), backends=cast(Any, [Backend("192.0.2.1", 110)])))
-        attempt.accept()
-        attempt.says(GREETING, OK, OK)
-        self.assertIsInstance(self.successResultOf(attempt.result), ProxyClient)
-
-    def test_noSequence(self) -> None:
-        """What is no sequence of backends is refused, with its type and the name of the attribute."""
-        for backends in (Backend("192.0.2.1", 110), iter(()), None):
-            route = evolve(routeTo(), backends=cast(Any, backends))
-            error = self.assertRaises(TypeError, placesFor(MemoryReactorClock()).of, route, requestFor("pop3"))
-            sort = type(backends).__name__
-            self.assertEqual(str(error), f"the backends of a Route are a {sort} instead of a tuple")
 
 
 class FactsTests(SynchronousTestCase):
