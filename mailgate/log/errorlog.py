@@ -108,9 +108,11 @@ class ErrorLogs:
         @param privacy: what the lines show of users and addresses.
         @raise OSError: a file cannot be opened.
         """
-        targets = [(self._target(log), log) for log in logs]
-        publisher = LogPublisher(*(_Log(target, log.level) for target, log in targets))
-        return self.masking(_Log(_Counted(publisher, self.lines), leastLevel(logs)), privacy)
+        least = leastLevel(logs)
+        targets = [(self._target(log), log.level) for log in logs]
+        # What reaches the publisher is for the targets of the lowest level in any case.
+        publisher = LogPublisher(*(target if level is least else _Log(target, level) for target, level in targets))
+        return self.masking(_Log(_Counted(publisher, self.lines), least), privacy)
 
     def masking(self, observer: ILogObserver, privacy: Privacy) -> ILogObserver:
         """
