@@ -88,6 +88,12 @@ class Means:
     isOutside: bool = False
 
 
+def _answeringOf(means: Means) -> Callable[[LoginRequest], Awaitable[Route | Denial]]:
+    authenticator = means.authenticator
+    answer = authenticator.answer if IAnswering.providedBy(authenticator) else authenticator.authenticate
+    return checked(answer) if means.isOutside else answer
+
+
 def _dialogueOf(record: MailProtocol, settings: ServerSettings) -> DialogueSettings:
     """Return the directives for dialogues, with the default of C{max_errors} that the protocol C{record} has."""
     dialogue: DialogueSettings = settings[DialogueSettings]
@@ -120,11 +126,8 @@ class ProxyServerFactory(Factory):
         self.name = str(address)
         self.authName = record.authName
         # Copied here: dialogues read them often.
-        self.authenticator = authenticator = means.authenticator
-        answer = authenticator.answer if IAnswering.providedBy(authenticator) else authenticator.authenticate
-        self.answer: Callable[[LoginRequest], Awaitable[Route | Denial]] = (
-            checked(answer) if means.isOutside else answer
-        )
+        self.authenticator = means.authenticator
+        self.answer = _answeringOf(means)
         """Returns what a login awaits: the answer of the authenticator."""
         self.connector = means.connector
         self.clock = clock = means.clock
